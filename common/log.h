@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// One line a record on stderr: time level program key=value... Values with spaces are quoted by the
+// caller's format; payloads are never logged. Safe from any thread.
+#ifndef SONIC_COMMON_LOG_H
+#define SONIC_COMMON_LOG_H
+
+enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
+
+// Names the program in each line and sets the least level shown. Call once, before threads.
+void log_open(const char *program, enum log_level level);
+// "debug", "info", "warn", "error"; -1 when it is none of them.
+int log_level_parse(const char *text);
+// `event` is a short constant word ("worker_joined"); fmt gives the key=value pairs.
+void log_line(enum log_level level, const char *event, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+#define log_debug(event, ...) log_line(LOG_DEBUG, event, __VA_ARGS__)
+#define log_info(event, ...) log_line(LOG_INFO, event, __VA_ARGS__)
+#define log_warn(event, ...) log_line(LOG_WARN, event, __VA_ARGS__)
+#define log_error(event, ...) log_line(LOG_ERROR, event, __VA_ARGS__)
+
+#endif

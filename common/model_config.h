@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// A model as its config.pbtxt declares it (Triton's field names), independent of any runtime.
+// Workers read it from disk, offer it over the wire, and brokers check requests against it.
+#ifndef SONIC_COMMON_MODEL_CONFIG_H
+#define SONIC_COMMON_MODEL_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/limits.h"
+#include "common/tensor.h"
+#include "common/wire.h"
+
+// instance_group kinds of Triton, plus FPGA as SONIC's own.
+enum instance_kind { INSTANCE_AUTO, INSTANCE_CPU, INSTANCE_GPU, INSTANCE_FPGA };
+
+struct model_instances {
+    enum instance_kind kind;
+    uint32_t count;
+};
+
+struct model_parameter {
+    char key[SONIC_NAME_MAX + 1];
+    char value[256];
+};
+
+#define MODEL_PARAMETERS_MAX 32
+#define MODEL_INSTANCE_GROUPS_MAX 8
+
+struct model_config {
+    char name[SONIC_NAME_MAX + 1];
+    uint32_t version;      // of the folder that version_policy selected
+    char backend[32];      // "onnxruntime", "opencl", "null", "delay"
+    uint32_t batch_max;    // max_batch_size; 0: no batch dimension
+    uint32_t default_rows; // parameters sonic_default_batch, else batch_max (at least 1)
+    uint64_t queue_delay_us;
+    uint32_t npreferred;
+    uint32_t preferred[SONIC_PREFERRED_MAX];
+    uint8_t priority_levels; // 0: one level
+    uint8_t default_priority;
+    uint64_t default_deadline_us;
+    uint32_t queue_max;
+    uint32_t ninputs, noutputs;
+    struct tensor_spec inputs[SONIC_TENSORS_MAX];
+    struct tensor_spec outputs[SONIC_TENSORS_MAX];
+    uint32_t ngroups;
+    struct model_instances groups[MODEL_INSTANCE_GROUPS_MAX];
+    uint32_t nparameters;
+    struct model_parameter parameters[MODEL_PARAMETERS_MAX];
+};
+
+// The value of parameters { key }, or NULL.
+const char *model_config_parameter(const struct model_config *c, const char *key);
+
+// Checks a request's (or a result's) tensors against declared specs: count, dtype, rank, dims and
+// that all have the same number of rows, 1..batch_max. Sets *rows (1 for an unbatched model) and
+// *bytes (sum). On false, `why` (size bytes) says which tensor is wrong, what came, what is wanted.
+bool model_check_tensors(const struct model_config *c, const struct tensor_spec *specs,
+                         uint32_t nspecs, const struct tensor *tensors, uint32_t ntensors,
+                         uint32_t *rows, uint64_t *bytes, char *why, size_t size);
+
+// To and from the wire's model item. from_wire verifies names and declarations and returns false
+// with words in `why`. to_wire borrows the config's strings.
+void model_config_to_wire(const struct model_config *c, struct wire_join_item *item);
+bool model_config_from_wire(const struct wire_join_item *item, struct model_config *c, char *why,
+                            size_t size);
+// The same item layout serves CATALOG.
+void model_config_to_catalog(const struct model_config *c, struct wire_catalog_item *item);
+bool model_config_from_catalog(const struct wire_catalog_item *item, struct model_config *c,
+                               char *why, size_t size);
+// Whether two workers offer the same thing: names, types, shapes, batch. `why` names the
+// difference.
+bool model_config_agrees(const struct model_config *a, const struct model_config *b, char *why,
+                         size_t size);
+
+#endif

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// The whole contract between a worker and a kind of device. A new device is one file that fills in
+// `struct executor` and one line in executors/registry.c.
+//
+// Threads: probe, open, load, unload, close are called by the worker's main thread, never while an
+// execute is running on that model. execute is called by the slot's own thread, one call at a time
+// per slot, several slots at once. An executor starts no threads that outlive close.
+#ifndef SONIC_WORKER_EXECUTOR_H
+#define SONIC_WORKER_EXECUTOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/model_repository.h"
+#include "common/tensor.h"
+
+struct executor_device; // an opened device, private to its executor
+struct executor_model;  // a model loaded on a device, private to its executor
+
+struct device_info {
+    char kind[32];         // "cpu", "cuda", "opencl", "null", "delay"
+    char name[128];        // as the device calls itself
+    uint32_t slots;        // executions side by side
+    uint64_t memory_bytes; // 0: not known
+};
+
+// One tensor of one execution. Batched tensors are dense: rows x spec, row-major.
+struct executor_tensor {
+    uint8_t dtype;
+    uint8_t ndim;
+    uint64_t dims[SONIC_DIMS_MAX]; // dims[0] = rows, for a model with a batch dimension
+    void *data;
+    uint64_t bytes;
+};
+
+// One execution: all inputs in declared order. The worker owns every input buffer, keeps it until
+// execute returns, and aligned it to at least the element size.
+struct execution {
+    uint32_t rows;
+    uint32_t ninputs;
+    struct executor_tensor inputs[SONIC_TENSORS_MAX];
+    // Filled in by execute: `data` points into memory that `outputs_owner` keeps alive; the worker
+    // calls outputs_free(outputs_owner) once, from any thread, when the last result has been sent.
+    uint32_t noutputs;
+    struct executor_tensor outputs[SONIC_TENSORS_MAX];
+    void *outputs_owner;
+    void (*outputs_free)(void *owner);
+    // On failure: what went wrong, for the person whose request it was.
+    char error[512];
+};
+
+enum executor_outcome {
+    EXECUTOR_OK = 0,
+    EXECUTOR_REQUEST_FAILED, // this batch cannot be executed; the device is fine
+    EXECUTOR_DEVICE_LOST,    // nothing more will execute here: the worker gives its leases back
+};
+
+struct executor {
+    const char *kind;
+    // Describes the device that `argument` names ("cpu:4" -> "4"; may be empty). 0, or a negative
+    // errno with words in `why`.
+    int (*probe)(const char *argument, struct device_info *info, char *why, size_t size);
+    int (*open)(const char *argument, struct executor_device **d, char *why, size_t size);
+    void (*close)(struct executor_device *d);
+    // Loads and warms up. *memory_bytes: what the model takes on the device (0: not known).
+    int (*load)(struct executor_device *d, const struct model_entry *entry,
+                struct executor_model **m, uint64_t *memory_bytes, char *why, size_t size);
+    void (*unload)(struct executor_model *m);
+    enum executor_outcome (*execute)(struct executor_model *m, uint32_t slot, struct execution *x);
+};
+
+// By kind, or NULL. executor_at(i) lists them, NULL past the end.
+const struct executor *executor_find(const char *kind);
+const struct executor *executor_at(size_t i);
+
+#endif
