@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char *const LEVELS[] = {"debug", "info", "warn", "error"};
+static const char *log_program = "sonic";
+static enum log_level log_least = LOG_INFO;
+
+void log_open(const char *program, enum log_level level)
+{
+    log_program = program;
+    log_least = level;
+}
+
+int log_level_parse(const char *text)
+{
+    for (int i = 0; i < 4; i++)
+        if (strcmp(text, LEVELS[i]) == 0)
+            return i;
+    return -1;
+}
+
+void log_line(enum log_level level, const char *event, const char *fmt, ...)
+{
+    if (level < log_least)
+        return;
+    struct timespec ts;
+    struct tm tm;
+    char line[2048];
+    clock_gettime(CLOCK_REALTIME, &ts);
+    gmtime_r(&ts.tv_sec, &tm);
+    size_t n = strftime(line, sizeof(line), "%Y-%m-%dT%H:%M:%S", &tm);
+    n += (size_t)snprintf(line + n, sizeof(line) - n, ".%03ldZ %s %s event=%s ",
+                          ts.tv_nsec / 1000000, LEVELS[level], log_program, event);
+    va_list ap;
+    va_start(ap, fmt);
+    int m = vsnprintf(line + n, sizeof(line) - n - 1, fmt, ap);
+    va_end(ap);
+    if (m > 0)
+        n += (size_t)m;
+    if (n > sizeof(line) - 2)
+        n = sizeof(line) - 2;
+    for (size_t i = 0; i < n; i++) // one record is one line, whatever a peer put into a name
+        if (line[i] == '\n' || line[i] == '\r')
+            line[i] = ' ';
+    line[n++] = '\n';
+    // One write a line, so that lines of several threads never mix. A full or closed stderr is
+    // nothing that a log can report.
+    ssize_t ignored = write(STDERR_FILENO, line, n);
+    (void)ignored;
+}

@@ -1,0 +1,442 @@
+// SPDX-License-Identifier: Apache-2.0
+// Everything here is generated from wire.def: one reader and one writer a field kind, and for each
+// message the functions that apply them in the table's order.
+#include "common/wire.h"
+
+#include <limits.h> // msgpack.h relies on CHAR_MIN without including it
+#include <msgpack.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/mp.h"
+
+// ---- names --------------------------------------------------------------------------------------
+
+const char *wire_type_name(unsigned type)
+{
+    switch (type) {
+#define MESSAGE(NAME, name, number, senders, doc)                                                  \
+    case number:                                                                                   \
+        return #NAME;
+        WIRE_MESSAGES(MESSAGE)
+#undef MESSAGE
+    }
+    return "UNKNOWN";
+}
+
+const char *wire_error_name(enum wire_error e)
+{
+    static const char *const names[WIRE_ERR_COUNT] = {
+        "ok", "too_large", "truncated", "format", "type", "role", "limit", "shape", "trailing"};
+    return e < WIRE_ERR_COUNT ? names[e] : "unknown";
+}
+
+const char *sonic_status_name(unsigned status)
+{
+    switch (status) {
+#define STATUS(NAME, number, retry, text)                                                          \
+    case number:                                                                                   \
+        return #NAME;
+        SONIC_STATUSES(STATUS)
+#undef STATUS
+    }
+    return "UNKNOWN";
+}
+
+const char *sonic_status_text(unsigned status)
+{
+    switch (status) {
+#define STATUS(NAME, number, retry, text)                                                          \
+    case number:                                                                                   \
+        return text;
+        SONIC_STATUSES(STATUS)
+#undef STATUS
+    }
+    return "unknown status";
+}
+
+bool sonic_status_retries(unsigned status)
+{
+    switch (status) {
+#define STATUS(NAME, number, retry, text)                                                          \
+    case number:                                                                                   \
+        return retry;
+        SONIC_STATUSES(STATUS)
+#undef STATUS
+    }
+    return false;
+}
+
+// ---- reading ------------------------------------------------------------------------------------
+
+static void set_error(struct mp_reader *r, enum wire_error e)
+{
+    if (r->error == WIRE_OK)
+        r->error = e;
+    r->at = r->end;
+}
+
+static void read_U8(struct mp_reader *r, uint8_t *v, uint64_t limit)
+{
+    *v = (uint8_t)mp_uint(r, limit ? limit : UINT8_MAX);
+}
+
+static void read_U32(struct mp_reader *r, uint32_t *v, uint64_t limit)
+{
+    *v = (uint32_t)mp_uint(r, limit ? limit : UINT32_MAX);
+}
+
+static void read_U64(struct mp_reader *r, uint64_t *v, uint64_t limit)
+{
+    *v = mp_uint(r, limit ? limit : UINT64_MAX);
+}
+
+static void read_STR(struct mp_reader *r, struct wire_str *v, uint64_t limit)
+{
+    v->len = mp_bytes(r, (uint32_t)limit, &v->data);
+}
+
+static void read_U32S(struct mp_reader *r, struct wire_u32s *v, uint64_t limit)
+{
+    v->n = mp_array(r, (uint32_t)limit);
+    for (uint32_t i = 0; i < v->n; i++)
+        v->at[i] = (uint32_t)mp_uint(r, UINT32_MAX);
+}
+
+// A tensor: [dtype, [dims...], place, where, offset].
+static void read_tensor(struct mp_reader *r, struct tensor *t)
+{
+    uint32_t n = mp_array(r, 64);
+    if (n < 5)
+        set_error(r, WIRE_ERR_FORMAT);
+    t->dtype = (uint8_t)mp_uint(r, UINT8_MAX);
+    t->ndim = (uint8_t)mp_array(r, SONIC_DIMS_MAX);
+    for (unsigned i = 0; i < t->ndim; i++)
+        t->dims[i] = mp_uint(r, UINT64_MAX);
+    t->place = (uint8_t)mp_uint(r, TENSOR_IN_SLAB);
+    t->where = (uint32_t)mp_uint(r, UINT32_MAX);
+    t->offset = mp_uint(r, UINT64_MAX);
+    if (r->error == WIRE_OK && !tensor_bytes(t->dtype, t->ndim, t->dims, &t->bytes))
+        set_error(r, WIRE_ERR_SHAPE);
+    if (n > 5)
+        mp_skip(r, n - 5);
+}
+
+static void read_TENSORS(struct mp_reader *r, struct wire_tensors *v, uint64_t limit)
+{
+    v->n = mp_array(r, (uint32_t)limit);
+    for (uint32_t i = 0; i < v->n && r->error == WIRE_OK; i++)
+        read_tensor(r, &v->at[i]);
+}
+
+// A declaration: [name, dtype, [dims...]], dims < 0 = any size.
+static void read_spec(struct mp_reader *r, struct tensor_spec *s)
+{
+    const char *name;
+    uint32_t n = mp_array(r, 64);
+    if (n < 3)
+        set_error(r, WIRE_ERR_FORMAT);
+    uint32_t len = mp_bytes(r, SONIC_NAME_MAX, &name);
+    memcpy(s->name, name, len);
+    s->name[len] = '\0';
+    s->dtype = (uint8_t)mp_uint(r, UINT8_MAX);
+    s->ndim = (uint8_t)mp_array(r, SONIC_DIMS_MAX);
+    for (unsigned i = 0; i < s->ndim; i++)
+        s->dims[i] = mp_int(r);
+    if (r->error == WIRE_OK && dtype_bytes(s->dtype) == 0)
+        set_error(r, WIRE_ERR_SHAPE);
+    if (n > 3)
+        mp_skip(r, n - 3);
+}
+
+static void read_SPECS(struct mp_reader *r, struct wire_specs *v, uint64_t limit)
+{
+    v->n = mp_array(r, (uint32_t)limit);
+    for (uint32_t i = 0; i < v->n && r->error == WIRE_OK; i++)
+        read_spec(r, &v->at[i]);
+}
+
+// Reads one declared field, or zeroes it when an older peer (its version < since) left it out.
+#define READ_FIELD(kind, name, limit, since, doc)                                                  \
+    if (left > 0) {                                                                                \
+        read_##kind(r, &m->name, (limit));                                                         \
+        left--;                                                                                    \
+    } else if ((since) <= SONIC_PROTOCOL_VERSION_MIN) {                                            \
+        set_error(r, WIRE_ERR_FORMAT);                                                             \
+        memset(&m->name, 0, sizeof(m->name));                                                      \
+    } else {                                                                                       \
+        memset(&m->name, 0, sizeof(m->name));                                                      \
+    }
+
+// More fields than any version will have; those beyond ours are a newer peer's and skipped.
+#define FIELDS_MAX 64
+
+#define MESSAGE(NAME, name, number, senders, doc)                                                  \
+    static void read_##name(struct mp_reader *r, struct wire_##name *m)                            \
+    {                                                                                              \
+        uint32_t left = mp_array(r, FIELDS_MAX);                                                   \
+        WIRE_FIELDS_##name(READ_FIELD);                                                            \
+        mp_skip(r, left);                                                                          \
+    }                                                                                              \
+    static void read_item_##name(struct mp_reader *r, struct wire_##name##_item *m)                \
+    {                                                                                              \
+        uint32_t left = mp_array(r, FIELDS_MAX);                                                   \
+        m->unused = 0;                                                                             \
+        WIRE_ITEMS_##name(READ_FIELD);                                                             \
+        mp_skip(r, left);                                                                          \
+    }
+WIRE_MESSAGES(MESSAGE)
+#undef MESSAGE
+
+struct wire_decoder {
+    struct wire_message message;
+    union {
+#define MESSAGE(NAME, name, number, senders, doc) struct wire_##name##_item name[SONIC_ITEMS_MAX];
+        WIRE_MESSAGES(MESSAGE)
+#undef MESSAGE
+    } items;
+};
+
+struct wire_decoder *wire_decoder_new(void)
+{
+    return malloc(sizeof(struct wire_decoder));
+}
+
+void wire_decoder_free(struct wire_decoder *d)
+{
+    free(d);
+}
+
+static bool sender_allowed(unsigned type, enum wire_role from)
+{
+    switch (type) {
+#define MESSAGE(NAME, name, number, senders, doc)                                                  \
+    case number:                                                                                   \
+        return ((senders) & (unsigned)from) != 0;
+        WIRE_MESSAGES(MESSAGE)
+#undef MESSAGE
+    }
+    return false;
+}
+
+static bool type_known(unsigned type)
+{
+    switch (type) {
+#define MESSAGE(NAME, name, number, senders, doc) case number:
+        WIRE_MESSAGES(MESSAGE)
+#undef MESSAGE
+        return true;
+    }
+    return false;
+}
+
+static void read_body(struct mp_reader *r, struct wire_decoder *d)
+{
+    struct wire_message *m = &d->message;
+    switch (m->type) {
+#define MESSAGE(NAME, name, number, senders, doc)                                                  \
+    case WIRE_##NAME:                                                                              \
+        read_##name(r, &m->fields.name);                                                           \
+        m->nitems = mp_array(r, SONIC_ITEMS_MAX);                                                  \
+        for (uint32_t i = 0; i < m->nitems && r->error == WIRE_OK; i++)                            \
+            read_item_##name(r, &d->items.name[i]);                                                \
+        m->items.name = d->items.name;                                                             \
+        break;
+        WIRE_MESSAGES(MESSAGE)
+#undef MESSAGE
+    case WIRE_NONE:
+        break;
+    }
+}
+
+enum wire_error wire_decode(struct wire_decoder *d, const void *data, size_t len,
+                            enum wire_role from, struct wire_message **msg)
+{
+    struct mp_reader r;
+    *msg = NULL;
+    if (len > SONIC_HEADER_BYTES_MAX)
+        return WIRE_ERR_TOO_LARGE;
+    mp_init(&r, data, len);
+    uint32_t parts = mp_array(&r, FIELDS_MAX);
+    if (r.error == WIRE_OK && parts < 3)
+        return WIRE_ERR_FORMAT;
+    unsigned type = (unsigned)mp_uint(&r, UINT8_MAX);
+    if (r.error != WIRE_OK)
+        return r.error;
+    if (!type_known(type))
+        return WIRE_ERR_TYPE;
+    if (!sender_allowed(type, from))
+        return WIRE_ERR_ROLE;
+    d->message.type = (enum wire_type)type;
+    read_body(&r, d);
+    mp_skip(&r, parts - 3);
+    if (r.error != WIRE_OK)
+        return r.error;
+    if (r.at != r.end)
+        return WIRE_ERR_TRAILING;
+    *msg = &d->message;
+    return WIRE_OK;
+}
+
+// ---- writing ------------------------------------------------------------------------------------
+
+struct wire_header {
+    size_t used;
+    bool overflow;
+    size_t items_at; // where the item count's two bytes are
+    uint32_t nitems;
+    msgpack_packer packer;
+    uint8_t bytes[SONIC_HEADER_BYTES_MAX];
+};
+
+static int header_write(void *user, const char *data, size_t len)
+{
+    struct wire_header *h = user;
+    if (len > sizeof(h->bytes) - h->used) {
+        h->overflow = true;
+        return -1;
+    }
+    memcpy(h->bytes + h->used, data, len);
+    h->used += len;
+    return 0;
+}
+
+struct wire_header *wire_header_new(void)
+{
+    struct wire_header *h = malloc(sizeof(*h));
+    if (h) {
+        h->used = 0;
+        h->nitems = 0;
+        h->overflow = false;
+        msgpack_packer_init(&h->packer, h, header_write);
+    }
+    return h;
+}
+
+void wire_header_free(struct wire_header *h)
+{
+    free(h);
+}
+
+static void write_U8(msgpack_packer *p, const uint8_t *v, uint64_t limit)
+{
+    (void)limit;
+    msgpack_pack_uint8(p, *v);
+}
+
+static void write_U32(msgpack_packer *p, const uint32_t *v, uint64_t limit)
+{
+    (void)limit;
+    msgpack_pack_uint32(p, *v);
+}
+
+static void write_U64(msgpack_packer *p, const uint64_t *v, uint64_t limit)
+{
+    (void)limit;
+    msgpack_pack_uint64(p, *v);
+}
+
+// Cut at the limit: only reasons for people can be longer, and their beginning says most.
+static void write_STR(msgpack_packer *p, const struct wire_str *v, uint64_t limit)
+{
+    size_t len = v->len <= limit ? v->len : (size_t)limit;
+    msgpack_pack_str(p, len);
+    msgpack_pack_str_body(p, v->data, len);
+}
+
+static void write_U32S(msgpack_packer *p, const struct wire_u32s *v, uint64_t limit)
+{
+    (void)limit;
+    msgpack_pack_array(p, v->n);
+    for (uint32_t i = 0; i < v->n; i++)
+        msgpack_pack_uint32(p, v->at[i]);
+}
+
+static void write_TENSORS(msgpack_packer *p, const struct wire_tensors *v, uint64_t limit)
+{
+    (void)limit;
+    msgpack_pack_array(p, v->n);
+    for (uint32_t i = 0; i < v->n; i++) {
+        const struct tensor *t = &v->at[i];
+        msgpack_pack_array(p, 5);
+        msgpack_pack_uint8(p, t->dtype);
+        msgpack_pack_array(p, t->ndim);
+        for (unsigned k = 0; k < t->ndim; k++)
+            msgpack_pack_uint64(p, t->dims[k]);
+        msgpack_pack_uint8(p, t->place);
+        msgpack_pack_uint32(p, t->where);
+        msgpack_pack_uint64(p, t->offset);
+    }
+}
+
+static void write_SPECS(msgpack_packer *p, const struct wire_specs *v, uint64_t limit)
+{
+    (void)limit;
+    msgpack_pack_array(p, v->n);
+    for (uint32_t i = 0; i < v->n; i++) {
+        const struct tensor_spec *s = &v->at[i];
+        size_t len = strnlen(s->name, SONIC_NAME_MAX);
+        msgpack_pack_array(p, 3);
+        msgpack_pack_str(p, len);
+        msgpack_pack_str_body(p, s->name, len);
+        msgpack_pack_uint8(p, s->dtype);
+        msgpack_pack_array(p, s->ndim);
+        for (unsigned k = 0; k < s->ndim; k++)
+            msgpack_pack_int64(p, s->dims[k]);
+    }
+}
+
+#define COUNT_FIELD(kind, name, limit, since, doc) +1
+#define WRITE_FIELD(kind, name, limit, since, doc) write_##kind(&h->packer, &m->name, (limit));
+
+// The item count is an array16 whatever it is, so that it can be patched when the items are in.
+static void begin_items(struct wire_header *h)
+{
+    static const char array16[3] = {(char)0xdc, 0, 0};
+    header_write(h, array16, sizeof(array16));
+    h->items_at = h->used - 2;
+    h->nitems = 0;
+}
+
+#define MESSAGE(NAME, name, number, senders, doc)                                                  \
+    void wire_begin_##name(struct wire_header *h, const struct wire_##name *m)                     \
+    {                                                                                              \
+        h->used = 0;                                                                               \
+        h->overflow = false;                                                                       \
+        msgpack_pack_array(&h->packer, 3);                                                         \
+        msgpack_pack_uint8(&h->packer, number);                                                    \
+        msgpack_pack_array(&h->packer, 0 WIRE_FIELDS_##name(COUNT_FIELD));                         \
+        WIRE_FIELDS_##name(WRITE_FIELD);                                                           \
+        begin_items(h);                                                                            \
+    }                                                                                              \
+    bool wire_add_##name(struct wire_header *h, const struct wire_##name##_item *m)                \
+    {                                                                                              \
+        size_t before = h->used;                                                                   \
+        if (h->nitems == SONIC_ITEMS_MAX)                                                          \
+            return false;                                                                          \
+        (void)m;                                                                                   \
+        msgpack_pack_array(&h->packer, 0 WIRE_ITEMS_##name(COUNT_FIELD));                          \
+        WIRE_ITEMS_##name(WRITE_FIELD);                                                            \
+        if (h->overflow) {                                                                         \
+            h->used = before;                                                                      \
+            h->overflow = false;                                                                   \
+            return false;                                                                          \
+        }                                                                                          \
+        h->nitems++;                                                                               \
+        return true;                                                                               \
+    }
+WIRE_MESSAGES(MESSAGE)
+#undef MESSAGE
+
+const void *wire_finish(struct wire_header *h, size_t *len)
+{
+    h->bytes[h->items_at] = (uint8_t)(h->nitems >> 8);
+    h->bytes[h->items_at + 1] = (uint8_t)h->nitems;
+    *len = h->used;
+    return h->bytes;
+}
+
+uint32_t wire_header_items(const struct wire_header *h)
+{
+    return h->nitems;
+}
