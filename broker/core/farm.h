@@ -193,6 +193,7 @@ struct farm_stats {
     uint64_t queued, leased, waiting_answers, unacknowledged; // now
     uint64_t granted_bytes, used_bytes;                       // now
     uint32_t clients, workers;
+    uint64_t workers_dead; // declared dead by farm_tick
 };
 void farm_stats(const struct farm *f, struct farm_stats *s);
 
