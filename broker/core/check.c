@@ -317,7 +317,8 @@ const char *farm_check(const struct farm *f)
     }
     for (uint32_t i = 0; i < f->ntenants; i++)
         by_tenants += f->tenants[i]->queued;
-    CHECK(queued == f->stats.queued && by_tenants == queued, "models and tenants disagree on queued");
+    CHECK(queued == f->stats.queued && by_tenants == queued,
+          "models and tenants disagree on queued");
     CHECK(active == f->nactive, "active models are counted wrong");
     CHECK(leased == f->stats.leased && held == leased && leased_rows == held_rows,
           "models and workers disagree on what is leased");

@@ -100,8 +100,9 @@ struct farm_submit {
     uint64_t deadline_us; // relative to now, 0 = the model's default
     void *payload;        // owned by the farm when accepted, by the caller when refused
 };
-// Accepts (OK) or refuses: BUSY (window or memory), QUEUE_FULL. The caller answers a refusal
-// itself, with acknowledge = 0 and *retry_after_us for BUSY.
+// Accepts (OK) or refuses: BUSY (window or memory), QUEUE_FULL, BAD_REQUEST (rows), MODEL_UNKNOWN,
+// REGISTER_AGAIN (stale client id). The caller answers a refusal itself, with acknowledge = 0 and
+// *retry_after_us for BUSY.
 enum sonic_status farm_submit(struct farm *f, uint64_t now_us, farm_client_id id,
                               const struct farm_submit *s, uint64_t *retry_after_us);
 // Cancels: a queued request is answered CANCELLED at once; a leased one too, and its lease is
@@ -155,7 +156,9 @@ bool farm_next_dead_worker(struct farm *f, void **user);
 // ---- outboxes -----------------------------------------------------------------------------------
 // Each takes a peer off the list of those with something to send (FARM_NONE: none left). The caller
 // drains it (peek, send, pop), or, when its socket is full, calls ..._later and gets it again after
-// the next farm_tick.
+// the next farm_tick (farm_tick's own wake-up time does not count these: the socket wakes the
+// shell). A worker's revocations go out before its dispatches: their room is counted as free
+// already.
 farm_worker_id farm_next_worker(struct farm *f, void **user);
 farm_client_id farm_next_client(struct farm *f, void **user);
 void farm_worker_later(struct farm *f, farm_worker_id id);

@@ -110,8 +110,8 @@ struct service_ref {
 struct model {
     struct farm_model_config config;
     farm_model_id id;
-    uint64_t share_row;   // of one row, in SHARE_ONE
-    struct link active;   // in farm.active, while something is queued
+    uint64_t share_row; // of one row, in SHARE_ONE
+    struct link active; // in farm.active, while something is queued
     struct link levels[SONIC_PRIORITY_LEVELS_MAX];
     uint32_t levels_used; // bit per level with a flow in it
     uint32_t ready;       // queued in flows

@@ -12,7 +12,7 @@ struct link {
 
 // The object of this type that holds this member.
 #define container_of(pointer, type, member)                                                        \
-    ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
+    ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 static inline void list_init(struct link *l)
 {

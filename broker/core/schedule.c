@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Late binding. Each tick gives queued requests, in chunks of up to a batch, to the worker that will
-// finish them first, as long as its stock is not full:
+// Late binding. Each tick gives queued requests, in chunks of up to a batch, to the worker that
+// will finish them first, as long as its stock is not full:
 //
 //   - suspects first, each alone on a worker that holds nothing else;
 //   - where models share a worker, the more urgent level first, then by start-time fair queueing
@@ -307,10 +307,8 @@ static bool bind_all(struct farm *f, uint64_t now_us, bool fair)
     struct link *next;
     for (struct link *l = f->active.next; l != &f->active && f->nopen; l = next) {
         next = l->next; // binding may empty the queue, which takes its model off the list
-        struct pass p = {.f = f,
-                         .m = container_of(l, struct model, active),
-                         .now_us = now_us,
-                         .fair = fair};
+        struct pass p = {
+            .f = f, .m = container_of(l, struct model, active), .now_us = now_us, .fair = fair};
         bound |= bind(&p);
     }
     return bound;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Estimates: how long a model takes on a worker, as fixed + per row, learnt from the executions that
-// results report. One execution comes back as many results; each weighs by its share of the rows.
+// Estimates: how long a model takes on a worker, as fixed + per row, learnt from the executions
+// that results report. One execution comes back as many results; each weighs by its share of the
+// rows.
 #include <stdlib.h>
 
 #include "broker/core/farm_internal.h"
@@ -19,8 +20,7 @@ struct service *service_on(struct farm *f, struct worker *w, struct model *m, ui
         if (s->model != m)
             s = NULL;
     }
-    if (!array_reserve(&m->services, &m->services_size, m->nservices + 1ull,
-                       sizeof *m->services) ||
+    if (!array_reserve(&m->services, &m->services_size, m->nservices + 1ull, sizeof *m->services) ||
         !array_reserve(&f->candidates, &f->candidates_size, m->nservices + 1ull,
                        sizeof *f->candidates) ||
         (!s && !(s = calloc(1, sizeof *s))))

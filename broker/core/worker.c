@@ -6,8 +6,8 @@
 #include "broker/core/farm_internal.h"
 #include "common/checked.h"
 
-#define SLOTS_MAX 4096u              // as on the wire; keeps the load sums far from overflow
-#define REVOKES_MAX 65536u           // waiting for one worker: a lost one only costs it work in vain
+#define SLOTS_MAX 4096u    // as on the wire; keeps the load sums far from overflow
+#define REVOKES_MAX 65536u // waiting for one worker: a lost one only costs it work in vain
 #define RESULT_BYTES_MAX (1ull << 40) // of one request; no sum of these can wrap
 
 struct worker *worker_get(const struct farm *f, farm_worker_id id)
@@ -159,8 +159,8 @@ void worker_lease(struct farm *f, uint64_t now_us, struct service *s, struct req
 
 void worker_revoke(struct farm *f, struct worker *w, uint64_t lease)
 {
-    if (w->nrevokes == REVOKES_MAX || !array_reserve(&w->revokes, &w->revokes_size,
-                                                     w->nrevokes + 1ull, sizeof *w->revokes))
+    if (w->nrevokes == REVOKES_MAX ||
+        !array_reserve(&w->revokes, &w->revokes_size, w->nrevokes + 1ull, sizeof *w->revokes))
         return;
     w->revokes[w->nrevokes++] = lease;
     worker_ready(f, w);
@@ -302,7 +302,8 @@ static void result_not_loaded(struct farm *f, struct request *r, const struct fa
     queue_return(f, r);
 }
 
-bool farm_result(struct farm *f, uint64_t now_us, farm_worker_id id, const struct farm_result *result)
+bool farm_result(struct farm *f, uint64_t now_us, farm_worker_id id,
+                 const struct farm_result *result)
 {
     struct worker *w = worker_get(f, id);
     struct request *r = lease_get(f, w, result->lease);
