@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# uninstall.sh BUILD: removes the files that the last `make install` of that build folder wrote, by
+# its log, and the folders it made where they are empty. Says what set-up added to the machine.
+set -euo pipefail
+build=$1
+deps=$(cd "$(dirname "$0")/.." && pwd)/.deps
+log=$build/meson-logs/install-log.txt
+
+if [ -f "$log" ]; then
+    # meson writes a folder after its content
+    grep -v '^#' "$log" | while IFS= read -r path; do
+        if [ -d "$path" ] && [ ! -L "$path" ]; then
+            rmdir --ignore-fail-on-non-empty -- "$path"
+        else
+            rm -f -- "$path"
+        fi
+    done
+    rm -f "$log"
+    echo 'uninstall: what make install wrote is removed'
+else
+    echo "uninstall: $log is not there: make install has not run from this build folder"
+fi
+if [ -s "$deps/installed.txt" ]; then
+    echo 'uninstall: set-up installed these distribution packages, which stay (others may need them by now);'
+    echo 'uninstall: to remove them: apt-get remove' "$(awk '$1 == "apt" { printf "%s ", $2 }' "$deps/installed.txt")"
+fi
+[ ! -d "$deps" ] || echo "uninstall: what set-up fetched is in $deps; remove that folder when it is no longer needed"
