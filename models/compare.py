@@ -58,8 +58,8 @@ def compare(a, b, rtol, atol):
         with np.errstate(invalid="ignore", divide="ignore"):
             error = np.where(same, 0.0, np.abs(x - y))
             relative = np.where(same, 0.0, error / np.abs(y))
-            bad = ~(error <= atol + rtol * np.abs(y)) & ~same
-        error, relative = np.nan_to_num(error, nan=np.inf), np.nan_to_num(relative, nan=np.inf)
+            bad = ~same & ~((error <= atol + rtol * np.abs(y)) & np.isfinite(error))
+        error, relative = (np.where(np.isnan(v), np.inf, v) for v in (error, relative))
         worst["abs"] = max(worst["abs"], error.max(initial=0.0))
         worst["rel"] = max(worst["rel"], relative.max(initial=0.0))
         worst["beyond"] += int(bad.sum())

@@ -5,8 +5,9 @@ Input `patch` FP32 [batch, 48, 48, 1]: charge around the hit in ADC counts, wire
 Outputs `em_trk_none` FP32 [batch, 3]: probabilities of (track, em, none), and `michel`
 FP32 [batch, 1]: probability of a Michel electron.
 Architecture: the "EmTrkMichel" network of LArSoft's hit tagger: one 5×5 convolution, then dense
-128 and 32; 99.9 % of the weights are the one 92,928 × 128 matrix. The features are flattened channel
-by channel, so that no transpose stands between convolution and matrix. Weights are seeded, not trained.
+128 and 32; 99.9 % of the weights are the one 92,928 × 128 matrix. Features are flattened channels
+last, as in the published network; ONNX Runtime does that while it leaves its blocked layout, 10 to
+25 % faster than channels first. Weights are seeded, not trained.
 """
 import numpy as np
 
@@ -25,7 +26,8 @@ def build(seed):
     patches, _ = inputs.patches(np.random.default_rng([seed, 40]), 2 * CALIBRATE)
     g = Graph("emtrkmichel", np.random.default_rng([seed, 41]), CALIBRATE)
     x = g.reshape(g.input("patch", patches), (1, 48, 48))  # one channel: NHWC is NCHW
-    x = g.flatten(g.relu(g.conv(x, 48, 5)))
+    x = g.relu(g.conv(x, 48, 5))
+    x = g.flatten(g.transpose(x, (0, 2, 3, 1)))
     x = g.relu(g.dense(x, 128))
     x = g.relu(g.dense(x, 32))
     g.output("em_trk_none", g.softmax(g.dense_spread(x, 3, 0.0, LOGIT_STD)))

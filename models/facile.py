@@ -4,7 +4,8 @@
 Input `channels` FP32 [batch, 47], the raw columns of inputs.channels. Output `energy` FP32
 [batch, 1] in GeV, clamped to [0.01, 1000]. One event is 16,000 channels.
 Architecture: batch norm, then dense 31, 11, 3, 1 with ReLU, and a batch norm after 31 and 11. Every
-number is in raw units: no scaling is asked of the client.
+number is in raw units: no scaling is asked of the client. The norms stay nodes, as published;
+folded into the dense layers the model would run a third faster and have 1,880 parameters.
 Training: Adam on generated channels, a robust loss in units of the expected resolution. First
 with batch statistics in the hidden norms, then with these frozen, as they are served.
 """
@@ -20,8 +21,8 @@ STATISTICS = 2 * sum(LAYERS[:NORMED])
 MACS_ABOUT = 1.9e3
 
 TRAIN_ROWS, TEST_ROWS, BATCH = 200_000, 100_000, 1_000
-EPOCHS, EPOCHS_FROZEN = 10, 20
-RATE, RATE_END = 4e-3, 2e-5
+EPOCHS, EPOCHS_FROZEN = 4, 16
+RATE, RATE_END = 1e-2, 2e-5
 OUTPUT_UNIT_GEV = 10.0  # the network learns in this unit, so that its last weights are of order one
 BINS_GEV = (1, 3, 10, 30, 100, 500)
 

@@ -16,7 +16,7 @@ SLICE_NS = 25.0
 TRIGGER_SLICE = 3  # the time slice in which the triggering collision's pulse begins
 PULSE_TAU_NS = 12.0
 PEDESTAL_FC, NOISE_FC = 3.0, 0.6
-FC_PER_PHOTOELECTRON = 0.5
+FC_PER_PHOTOELECTRON = 0.1
 ENERGY_MIN_GEV, ENERGY_MAX_GEV = 0.01, 1000.0
 
 
@@ -25,9 +25,9 @@ def channels(rng, items):
 
     [0] iphi 1–72, [1] gain in GeV/fC, [2–9] raw charge in fC in eight 25 ns slices, [10–16] depth
     1–7 one-hot, [17–46] |ieta| 1–30 one-hot. charge = pedestal + noise + photostatistics +
-    (energy × response(|ieta|, depth) / gain) × pulse shape, for the collision in slice 3 and
-    for soft pile-up in slices 0–7. Half of the energies are soft (exponential, 0.5 GeV), half
-    log-uniform in 0.3–500 GeV: a physical spectrum would hardly train the tail.
+    (energy × response(|ieta|, depth) / gain) × pulse shape, for the collision in slice 3 and for
+    soft pile-up from the collisions around it. Half of the energies are soft (exponential,
+    0.5 GeV), half log-uniform in 0.3–500 GeV: a physical spectrum would hardly train the tail.
     """
     ieta = rng.integers(1, 31, items)
     depth = rng.integers(1, 8, items)
@@ -41,8 +41,8 @@ def channels(rng, items):
     charge = np.zeros((items, 8))
     slew_ns = 4.0 / (1 + energy)  # small pulses cross the threshold late
     add_pulse(charge, energy * fc_per_gev, TRIGGER_SLICE, slew_ns + rng.normal(2.0, 0.7, items))
-    for slot in range(8):
-        pileup = rng.exponential(0.15 * ieta / 15, items) * (rng.random(items) < 0.3)
+    for slot in (s for s in range(8) if s != TRIGGER_SLICE):
+        pileup = rng.exponential(0.3 * ieta / 15, items) * (rng.random(items) < 0.3)
         add_pulse(charge, pileup * fc_per_gev, slot, rng.normal(2.0, 0.7, items))
     charge += rng.standard_normal(charge.shape) * np.sqrt(
         NOISE_FC**2 + FC_PER_PHOTOELECTRON * charge)

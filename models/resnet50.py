@@ -17,7 +17,7 @@ STATISTICS = 2 * 26_560
 MACS_ABOUT = 4.1e9
 STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # width, blocks, stride
 LOGIT_STD = 1.2
-CALIBRATE = 24
+CALIBRATE = 16
 
 
 def build(seed):

@@ -56,7 +56,11 @@ def open_session(path, threads):
         raise ValueError(f"no model at {path}; build it with build.py")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's have no common type short of this
+        words = " ".join(str(error).split())
+        raise ValueError(f"{path} is not a model that loads: {words}; build it again") from error
 
 
 def open_input(path, declared):
