@@ -83,7 +83,7 @@ struct flow {
 struct estimate {
     double weight, x, y, xx, xy;
     double fixed_us, row_us;
-    double fresh; // executions learnt since the two above were computed
+    uint32_t exec_us, exec_rows, seen_rows; // the execution whose results come in now
     bool known;
 };
 

@@ -81,7 +81,6 @@ static void estimate_fit(struct estimate *e)
         e->row_us = e->y / e->x;
     }
     e->known = true;
-    e->fresh = 0;
 }
 
 static void running_mean(double *mean, double value, double part)
@@ -99,13 +98,13 @@ void service_rate(struct service *s, bool counts)
     s->rate = rate;
 }
 
-void service_learn(struct service *s, uint32_t rows, uint32_t exec_us, uint32_t exec_rows)
+// Folds what was reported of one execution into the running means.
+static void estimate_fold(struct service *s)
 {
     struct estimate *e = &s->estimate;
     struct model *m = s->model;
-    if (exec_rows < rows || exec_rows > m->config.batch_max)
-        return; // not a measurement of this request
-    double part = (double)rows / exec_rows, x = exec_rows, y = exec_us;
+    double part = (double)e->seen_rows / e->exec_rows, x = e->exec_rows, y = e->exec_us;
+    e->seen_rows = 0;
     if (y > EXEC_US_MAX)
         y = EXEC_US_MAX;
     e->weight += part;
@@ -119,11 +118,22 @@ void service_learn(struct service *s, uint32_t rows, uint32_t exec_us, uint32_t 
     step = part / MEMORY_EXECUTIONS;
     running_mean(&m->batch_rows, x, m->batch_rows == 0 ? 1 : step);
     running_mean(&m->row_us, y / x, m->row_us == 0 ? 1 : step);
-    e->fresh += part;
-    if (e->known && e->fresh < 0.99)
-        return;
     estimate_fit(e);
     service_rate(s, s->on && !s->worker->draining);
+}
+
+void service_learn(struct service *s, uint32_t rows, uint32_t exec_us, uint32_t exec_rows)
+{
+    struct estimate *e = &s->estimate;
+    if (exec_rows < rows || exec_rows > s->model->config.batch_max)
+        return; // not a measurement of this request
+    if (e->seen_rows && (e->exec_us != exec_us || e->exec_rows != exec_rows))
+        estimate_fold(s);
+    e->exec_us = exec_us;
+    e->exec_rows = exec_rows;
+    e->seen_rows += rows;
+    if (e->seen_rows >= exec_rows || !e->known)
+        estimate_fold(s);
 }
 
 uint64_t service_cost_ns(const struct service *s, uint64_t rows)
