@@ -49,6 +49,7 @@ main() {
         die "$deps cannot be written by $(id -un)" "give it to this user (chown -R) or remove it"
     exec 9>"$deps/.lock"
     flock -w 1800 9 || die "another set-up has held $deps/.lock for half an hour" "wait for it, or end it"
+    : >"$log"
     install_packages
     make_venv
     fetch_onnxruntime
@@ -73,13 +74,14 @@ die() {
     exit 1
 }
 
-# Runs a command that reaches for the network up to four times, with growing pauses.
+# retry WHAT COMMAND...: runs what reaches for the network up to four times, with growing pauses.
 retry() {
-    local n
+    local what=$1 n
+    shift
     for n in 1 2 3 4; do
         "$@" >>"$log" 2>&1 </dev/null && return 0
         [ $n = 4 ] || {
-            say "try $n of 4 failed: $1 ${2-}; again in $((n * 5)) s"
+            say "$what failed, try $n of 4; again in $((n * 5)) s"
             sleep $((n * 5))
         }
     done
@@ -114,7 +116,6 @@ install_packages() {
     missing=$(missing_packages $wanted)
     [ -n "$missing" ] || return 0
 
-    : >"$log"
     local admin=()
     if [ "$(id -u)" != 0 ]; then
         command -v sudo >/dev/null ||
@@ -123,31 +124,39 @@ install_packages() {
         admin=(sudo env)
     fi
     say "packages missing: $(echo $missing)"
-    retry "${admin[@]}" apt-get -q -o DPkg::Lock::Timeout=300 update ||
-        die 'apt-get update failed four times' 'look at the network and the apt sources, then run this again'
-
-    local names=() word name
-    for word in $missing; do
-        for name in ${word//|/ }; do
-            apt_has "$name" && break
-        done
-        names+=("$name")
-    done
-    if apt_has libonnxruntime-dev; then
-        names+=(libonnxruntime-dev)
-    fi
+    local names=()
+    # shellcheck disable=SC2086
+    retry 'apt-get update' choose_packages $missing ||
+        die "apt knows no package $word_unknown" 'look at the network and the apt sources, then run this again'
+    ! apt_has libonnxruntime-dev || names+=(libonnxruntime-dev)
 
     local before after
     before=$(dpkg-query -W -f '${db:Status-Status} ${Package} ${Version}\n' | grep '^installed ' | sort)
     say "installing ${names[*]}"
     [[ " ${names[*]} " != *' redis-server '* ]] || guard_services
-    retry "${admin[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qy -o DPkg::Lock::Timeout=300 \
+    retry 'apt-get install' "${admin[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qy -o DPkg::Lock::Timeout=300 \
         -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 install --no-install-recommends "${names[@]}" ||
         die "apt-get could not install ${names[*]}" 'see the lines above; mend apt, then run this again'
     unguard_services
     after=$(dpkg-query -W -f '${db:Status-Status} ${Package} ${Version}\n' | grep '^installed ' | sort)
     comm -13 <(printf '%s\n' "$before") <(printf '%s\n' "$after") |
         sed 's/^installed /apt /' >>"$deps/installed.txt"
+}
+
+# Sets names: for each word its first alternative that apt has, after an update. An update that fails
+# for a source that we do not need is no failure, and apt-get calls one that reached nothing a success.
+choose_packages() {
+    local word name
+    "${admin[@]}" apt-get -q -o DPkg::Lock::Timeout=300 update || true
+    names=()
+    for word in "$@"; do
+        word_unknown=$word
+        for name in ${word//|/ }; do
+            ! apt_has "$name" || { word_unknown=''; break; }
+        done
+        [ -z "$word_unknown" ] || return 1
+        names+=("$name")
+    done
 }
 
 apt_has() { LC_ALL=C apt-cache policy "$1" 2>/dev/null | grep -q '^ *Candidate: [^(]'; }
@@ -199,7 +208,7 @@ install_python() {
     cmp -s "$2" "$stamp" && return
     say "installing Python packages into .deps/venv: $(grep -oE '^[a-z0-9_-]+==\S+' "$2" | tr '\n' ' ')"
     mkdir -p "$deps/wheels"
-    retry "$deps/venv/bin/python" -m pip install -q --disable-pip-version-check --only-binary :all: \
+    retry 'pip install' "$deps/venv/bin/python" -m pip install -q --disable-pip-version-check --only-binary :all: \
         --find-links "$deps/wheels" -r "$2" ||
         die "pip could not install ${2#"$top/"}" 'look at the network and the package index, then run this again'
     cp "$2" "$stamp"
@@ -211,7 +220,6 @@ fetch_onnxruntime() {
     local at=$deps/onnxruntime want="$ort_version header $ort_header_api"
     [ "$want" != "$(cat "$at/version" 2>/dev/null)" ] || return 0
     ! pkg-config --exists libonnxruntime || return 0
-    : >>"$log"
     local cpu sum
     cpu=$(uname -m)
     sum=${ort_sha256[$cpu]-}
@@ -223,7 +231,7 @@ fetch_onnxruntime() {
     say "ONNX Runtime: the C API's header, from $ort_header_suite's libonnxruntime-dev"
     fetch_header "$at.part"
     say "ONNX Runtime: the library, from the Python wheel onnxruntime $ort_version"
-    retry "$deps/venv/bin/python" -m pip download -q --disable-pip-version-check --no-deps \
+    retry 'the download' "$deps/venv/bin/python" -m pip download -q --disable-pip-version-check --no-deps \
         --only-binary :all: -d "$deps/wheels" "onnxruntime==$ort_version" ||
         die "the wheel onnxruntime $ort_version could not be downloaded" \
             'look at the network and the package index, then run this again'
@@ -282,9 +290,9 @@ fetch_header() {
     for entry in "$work"/entries/*; do
         apt=(apt-get -q -o "Dir::State=$work/state" -o "Dir::State::status=$work/status"
             -o "Dir::Cache=$work/cache" -o "Dir::Etc::sourcelist=$entry" -o Dir::Etc::sourceparts=-
-            -o APT::Sandbox::User=root -o Acquire::Languages=none -o Acquire::Retries=3)
-        [ -e "$entry" ] && retry "${apt[@]}" update &&
-            (cd "$work" && retry "${apt[@]}" download libonnxruntime-dev) && break
+            -o APT::Sandbox::User=root -o APT::Update::Error-Mode=any -o Acquire::Languages=none)
+        [ -e "$entry" ] && retry "apt-get update of $ort_header_suite" "${apt[@]}" update &&
+            (cd "$work" && retry 'the download' "${apt[@]}" download libonnxruntime-dev) && break
     done
     set -- "$1" "$work"/libonnxruntime-dev_*.deb
     [ -e "$2" ] || {
