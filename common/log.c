@@ -9,7 +9,7 @@
 
 static const char *const LEVELS[] = {"debug", "info", "warn", "error"};
 static const char *log_program = "sonic";
-static enum log_level log_least = LOG_INFO;
+static enum log_level log_least = LOG_LEVEL_INFO;
 
 void log_open(const char *program, enum log_level level)
 {

@@ -4,7 +4,8 @@
 #ifndef SONIC_COMMON_LOG_H
 #define SONIC_COMMON_LOG_H
 
-enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
+// Not LOG_DEBUG etc.: syslog.h, which czmq.h brings along, has macros of those names.
+enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARN, LOG_LEVEL_ERROR };
 
 // Names the program in each line and sets the least level shown. Call once, before threads.
 void log_open(const char *program, enum log_level level);
@@ -14,9 +15,9 @@ int log_level_parse(const char *text);
 void log_line(enum log_level level, const char *event, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-#define log_debug(event, ...) log_line(LOG_DEBUG, event, __VA_ARGS__)
-#define log_info(event, ...) log_line(LOG_INFO, event, __VA_ARGS__)
-#define log_warn(event, ...) log_line(LOG_WARN, event, __VA_ARGS__)
-#define log_error(event, ...) log_line(LOG_ERROR, event, __VA_ARGS__)
+#define log_debug(event, ...) log_line(LOG_LEVEL_DEBUG, event, __VA_ARGS__)
+#define log_info(event, ...) log_line(LOG_LEVEL_INFO, event, __VA_ARGS__)
+#define log_warn(event, ...) log_line(LOG_LEVEL_WARN, event, __VA_ARGS__)
+#define log_error(event, ...) log_line(LOG_LEVEL_ERROR, event, __VA_ARGS__)
 
 #endif

@@ -131,6 +131,10 @@ void farm_worker_drain(struct farm *f, uint64_t now_us, farm_worker_id id);
 // `died`, each counts as one death of those requests.
 void farm_worker_close(struct farm *f, uint64_t now_us, farm_worker_id id, bool died);
 
+// What a current lease of this worker is about, so that its result can be checked. False: stale.
+bool farm_lease(const struct farm *f, farm_worker_id id, uint64_t lease, farm_model_id *model,
+                uint32_t *rows);
+
 struct farm_result {
     uint64_t lease;
     enum sonic_status status;

@@ -302,6 +302,17 @@ static void result_not_loaded(struct farm *f, struct request *r, const struct fa
     queue_return(f, r);
 }
 
+bool farm_lease(const struct farm *f, farm_worker_id id, uint64_t lease, farm_model_id *model,
+                uint32_t *rows)
+{
+    const struct request *r = lease_get(f, worker_get(f, id), lease);
+    if (!r)
+        return false;
+    *model = r->flow->model->id;
+    *rows = r->rows;
+    return true;
+}
+
 bool farm_result(struct farm *f, uint64_t now_us, farm_worker_id id,
                  const struct farm_result *result)
 {

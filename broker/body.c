@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "broker/body.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// One tensor: `frame` is used when the bytes were left in the frame they came in.
+struct part {
+    struct tensor tensor;
+    uint32_t at; // of the copied bytes, in the body's data
+    bool in_frame;
+    zmq_msg_t frame;
+};
+
+// One allocation a body: parts, then the copied bytes, then the text.
+struct body {
+    uint32_t ntensors;
+    uint32_t text_at;
+    uint8_t *data;
+    struct part parts[];
+};
+
+static struct body *body_new(uint32_t ntensors, size_t data_bytes)
+{
+    size_t parts = sizeof(struct body) + ntensors * sizeof(struct part);
+    struct body *b = malloc(parts + data_bytes);
+    if (!b)
+        return NULL;
+    b->ntensors = 0;
+    b->data = (uint8_t *)b + parts;
+    return b;
+}
+
+// Checks where every tensor claims to be; returns the bytes to copy, or -1 with words.
+static int64_t check_places(struct message *m, const struct wire_tensors *tensors, char *why,
+                            size_t size)
+{
+    int64_t copied = 0;
+    for (uint32_t i = 0; i < tensors->n; i++) {
+        const struct tensor *t = &tensors->at[i];
+        if (t->place == TENSOR_IN_SLAB) {
+            snprintf(why, size, "tensor %u is in a shared slab, and this broker shares none", i);
+            return -1;
+        }
+        if (!message_tensor(m, t)) {
+            snprintf(why, size, "tensor %u does not lie in frame %u as it claims", i, t->where);
+            return -1;
+        }
+        if (t->bytes > SONIC_PACK_BYTES_MAX && !message_own_frame(m, t)) {
+            snprintf(why, size, "tensor %u is over %u bytes and has no frame of its own", i,
+                     SONIC_PACK_BYTES_MAX);
+            return -1;
+        }
+        if (t->bytes <= SONIC_PACK_BYTES_MAX)
+            copied += (int64_t)t->bytes;
+    }
+    return copied;
+}
+
+struct body *body_take(struct message *m, const struct wire_tensors *tensors, struct wire_str text,
+                       char *why, size_t size)
+{
+    int64_t copied = check_places(m, tensors, why, size);
+    if (copied < 0)
+        return NULL;
+    struct body *b = body_new(tensors->n, (size_t)copied + text.len + 1);
+    if (!b) {
+        snprintf(why, size, "the broker is out of memory");
+        return NULL;
+    }
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < tensors->n; i++) {
+        struct part *part = &b->parts[i];
+        part->tensor = tensors->at[i];
+        part->in_frame = part->tensor.bytes > SONIC_PACK_BYTES_MAX;
+        part->at = at;
+        const void *bytes = message_tensor(m, &part->tensor);
+        if (!bytes) { // two tensors claimed one frame, and the first has taken it
+            snprintf(why, size, "tensor %u shares its frame with another", i);
+            body_free(b);
+            return NULL;
+        }
+        if (part->in_frame) {
+            zmq_msg_init(&part->frame);
+            zmq_msg_move(&part->frame, &m->frames[part->tensor.where]);
+        } else {
+            memcpy(b->data + at, bytes, part->tensor.bytes);
+            at += (uint32_t)part->tensor.bytes;
+        }
+        b->ntensors++;
+    }
+    b->text_at = at;
+    if (text.len)
+        memcpy(b->data + at, text.data, text.len);
+    b->data[at + text.len] = '\0';
+    return b;
+}
+
+struct body *body_text(const char *text)
+{
+    size_t len = strlen(text);
+    struct body *b = body_new(0, len + 1);
+    if (!b)
+        return NULL;
+    b->text_at = 0;
+    memcpy(b->data, text, len + 1);
+    return b;
+}
+
+void body_free(struct body *b)
+{
+    if (!b)
+        return;
+    for (uint32_t i = 0; i < b->ntensors; i++)
+        if (b->parts[i].in_frame)
+            zmq_msg_close(&b->parts[i].frame);
+    free(b);
+}
+
+uint32_t body_ntensors(const struct body *b)
+{
+    return b->ntensors;
+}
+
+const char *body_reason(const struct body *b)
+{
+    return (const char *)b->data + b->text_at;
+}
+
+bool body_fits(const struct body *b, const struct payload *p)
+{
+    uint64_t bytes[SONIC_TENSORS_MAX];
+    for (uint32_t i = 0; i < b->ntensors; i++)
+        bytes[i] = b->parts[i].tensor.bytes;
+    return payload_fits(p, b->ntensors, bytes);
+}
+
+void body_put(struct body *b, struct payload *p, struct wire_tensors *tensors, bool keep)
+{
+    tensors->n = b->ntensors;
+    for (uint32_t i = 0; i < b->ntensors; i++) {
+        struct part *part = &b->parts[i];
+        struct tensor *t = &tensors->at[i];
+        *t = part->tensor;
+        if (!part->in_frame) {
+            payload_pack(p, t, b->data + part->at);
+        } else if (keep) {
+            zmq_msg_t reference;
+            zmq_msg_init(&reference);
+            zmq_msg_copy(&reference, &part->frame);
+            payload_attach(p, t, &reference);
+            zmq_msg_close(&reference);
+        } else {
+            payload_attach(p, t, &part->frame);
+        }
+    }
+}

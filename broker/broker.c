@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loop: drain both sides with a budget each, tick the farm, drain its outboxes, and only when a
+// turn found nothing wait for an event. One `now` a turn.
+#include "broker/broker.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include "common/clock.h"
+#include "common/exitcode.h"
+#include "common/log.h"
+#include "common/zsock.h"
+
+// Messages of one side in a turn before the other has its turn.
+#define TURN_BUDGET 256
+#define PUBLISH_EVERY_US 1000000u
+// While messages are held back nothing tells when their socket takes more: look again so often.
+#define HELD_BACK_RETRY_US 2000u
+// How long a broker that was told to stop goes on answering what it accepted.
+#define STOP_US 5000000u
+
+static void free_payload(void *payload, void *user)
+{
+    (void)user;
+    body_free(payload);
+}
+
+static int open_socket(struct broker *b, enum peer_side side, const char *const *endpoints,
+                       size_t n, char *why, size_t size)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (!b->options->insecure && !endpoint_is_local(endpoints[i])) {
+            snprintf(why, size,
+                     "%s can be reached from other machines, and connections are not encrypted "
+                     "yet: use an ipc:// or loopback endpoint, or say --insecure",
+                     endpoints[i]);
+            return EXIT_USAGE;
+        }
+        if (!endpoint_is_local(endpoints[i]))
+            log_warn("insecure",
+                     "endpoint=%s text=\"ANYBODY who can reach this address can use "
+                     "the farm and read what is sent\"",
+                     endpoints[i]);
+    }
+    b->sockets[side] = zsock_router(b->ctx, endpoints[0], why, size);
+    if (!b->sockets[side])
+        return EXIT_INTERNAL;
+    for (size_t i = 1; i < n; i++)
+        if (zmq_bind(b->sockets[side], endpoints[i]) != 0) {
+            snprintf(why, size, "cannot listen on %s: %s", endpoints[i], zmq_strerror(errno));
+            return EXIT_INTERNAL;
+        }
+    return 0;
+}
+
+static int open_sockets(struct broker *b, char *why, size_t size)
+{
+    const struct broker_options *o = b->options;
+    int rc = open_socket(b, PEER_CLIENT, o->client_endpoints, o->nclient_endpoints, why, size);
+    return rc ? rc
+              : open_socket(b, PEER_WORKER, o->worker_endpoints, o->nworker_endpoints, why, size);
+}
+
+static bool open_farm(struct broker *b)
+{
+    struct farm_config config;
+    uint64_t seed;
+    if (getrandom(&b->epoch, sizeof(b->epoch), 0) != sizeof(b->epoch) ||
+        getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
+        return false;
+    farm_config_default(&config);
+    if (b->options->memory_bytes)
+        config.memory_bytes_max = b->options->memory_bytes;
+    config.payload_free = free_payload;
+    b->farm = farm_new(&config);
+    b->catalog = b->farm ? catalog_new(b->farm) : NULL;
+    b->peers = peers_new(seed);
+    b->decoder = wire_decoder_new();
+    b->message = malloc(sizeof(*b->message));
+    b->header = wire_header_new();
+    b->payload = payload_new();
+    if (!b->catalog || !b->peers || !b->decoder || !b->message || !b->header || !b->payload)
+        return false;
+    message_init(b->message);
+    return true;
+}
+
+int broker_open(struct broker *b, const struct broker_options *o, char *why, size_t size)
+{
+    memset(b, 0, sizeof(*b));
+    b->options = o;
+    b->now_us = b->started_us = clock_now_us();
+    if (!open_farm(b)) {
+        snprintf(why, size, "out of memory");
+        return EXIT_INTERNAL;
+    }
+    if (o->models && catalog_read(b->catalog, o->models, why, size) != 0)
+        return EXIT_BAD_INPUT;
+    b->ctx = zctx_open(1);
+    if (!b->ctx) {
+        snprintf(why, size, "cannot open a ZeroMQ context: %s", zmq_strerror(errno));
+        return EXIT_INTERNAL;
+    }
+    int rc = open_sockets(b, why, size);
+    if (rc == 0 && o->redis_url) {
+        struct registry_options r = {
+            .url = o->redis_url, .farm = o->farm_name, .beat_ms = PUBLISH_EVERY_US / 1000};
+        b->registry = registry_open(&r, why, size);
+        rc = b->registry ? 0 : EXIT_USAGE;
+    }
+    return rc;
+}
+
+void broker_close(struct broker *b)
+{
+    if (b->registry)
+        registry_close(b->registry);
+    zsock_close(b->sockets[PEER_CLIENT]);
+    zsock_close(b->sockets[PEER_WORKER]);
+    if (b->peers)
+        peers_free(b->peers);
+    catalog_free(b->catalog);
+    if (b->farm)
+        farm_free(b->farm);
+    if (b->message)
+        message_clear(b->message);
+    free(b->message);
+    payload_free(b->payload);
+    wire_header_free(b->header);
+    wire_decoder_free(b->decoder);
+    zctx_close(b->ctx);
+}
+
+// Takes up to TURN_BUDGET messages of one side; returns how many there were.
+static int drain_side(struct broker *b, enum peer_side side)
+{
+    int n = 0;
+    for (; n < TURN_BUDGET; n++) {
+        int rc = message_receive(b->sockets[side], true, b->message);
+        if (rc == 0)
+            break;
+        if (rc == -EMSGSIZE) {
+            b->counts.too_many_frames++;
+            door_refuse(b, side, peers_find(b->peers, side, b->message), SONIC_STATUS_PROTOCOL, 0,
+                        "the message has too many frames or none");
+        } else if (rc < 0) {
+            break;
+        } else {
+            door_take(b, side);
+        }
+        message_clear(b->message);
+    }
+    return n;
+}
+
+// Everything that is due, and all that it makes to be sent. Returns when to come back.
+static uint64_t turn(struct broker *b)
+{
+    uint64_t next_us = farm_tick(b->farm, b->now_us);
+    outbox_drain(b);
+    if (b->now_us >= b->next_beat_us) {
+        outbox_beat(b);
+        b->next_beat_us = b->now_us + BROKER_BEAT_US;
+    }
+    if (b->registry && b->now_us >= b->next_publish_us) {
+        status_publish(b);
+        b->next_publish_us = b->now_us + PUBLISH_EVERY_US;
+    }
+    if (b->blocked && next_us > b->now_us + HELD_BACK_RETRY_US)
+        next_us = b->now_us + HELD_BACK_RETRY_US;
+    return next_us < b->next_beat_us ? next_us : b->next_beat_us;
+}
+
+static int add_fd(int epoll, int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+    return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+static int open_epoll(struct broker *b, int *signals)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    *signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (*signals < 0 || epoll < 0 || add_fd(epoll, *signals) != 0 ||
+        add_fd(epoll, zsock_fd(b->sockets[PEER_CLIENT])) != 0 ||
+        add_fd(epoll, zsock_fd(b->sockets[PEER_WORKER])) != 0) {
+        log_error("epoll", "why=\"%s\"", strerror(errno));
+        return -1;
+    }
+    return epoll;
+}
+
+// Waits for a socket, a signal or the time. libzmq's fds stay readable until ZMQ_EVENTS was read,
+// and say nothing about messages that were there before: both are looked at first.
+static void wait_for_events(struct broker *b, int epoll, uint64_t until_us)
+{
+    struct epoll_event events[4];
+    if ((zsock_events(b->sockets[PEER_CLIENT]) | zsock_events(b->sockets[PEER_WORKER])) &
+        ZMQ_POLLIN)
+        return;
+    uint64_t now_us = clock_now_us();
+    uint64_t left_us = until_us > now_us ? until_us - now_us : 0;
+    int ms = left_us > 1000000 ? 1000 : (int)((left_us + 999) / 1000);
+    epoll_wait(epoll, events, 4, ms);
+}
+
+static bool stop_asked(int signals)
+{
+    struct signalfd_siginfo info;
+    return read(signals, &info, sizeof(info)) == sizeof(info);
+}
+
+static bool nothing_open(const struct broker *b)
+{
+    struct farm_stats s;
+    farm_stats(b->farm, &s);
+    return s.queued + s.leased + s.waiting_answers == 0 && !b->blocked;
+}
+
+int broker_run(struct broker *b)
+{
+    int signals;
+    int epoll = open_epoll(b, &signals);
+    uint64_t stop_us = UINT64_MAX;
+    if (epoll < 0)
+        return EXIT_INTERNAL;
+    log_info("started", "name=%s epoch=%016llx client=%s worker=%s", b->options->name,
+             (unsigned long long)b->epoch, b->options->client_endpoints[0],
+             b->options->worker_endpoints[0]);
+    for (;;) {
+        b->now_us = clock_now_us();
+        int taken = drain_side(b, PEER_WORKER) + drain_side(b, PEER_CLIENT);
+        uint64_t next_us = turn(b);
+        if (taken)
+            continue;
+        if (stop_asked(signals)) {
+            if (stop_us != UINT64_MAX)
+                break; // asked twice: now
+            stop_us = b->now_us + STOP_US;
+            log_info("stopping", "text=\"finishing what was accepted; a second signal stops at "
+                                 "once\"");
+        }
+        if (stop_us != UINT64_MAX && (nothing_open(b) || b->now_us >= stop_us))
+            break;
+        wait_for_events(b, epoll, next_us < stop_us ? next_us : stop_us);
+    }
+    log_info("stopped", "name=%s", b->options->name);
+    close(epoll);
+    close(signals);
+    return EXIT_OK;
+}

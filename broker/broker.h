@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// The broker's shell: two ROUTER sockets, the pure farm between them, and what both halves of the
+// shell (door: what comes in, outbox: what goes out) share.
+#ifndef SONIC_BROKER_BROKER_H
+#define SONIC_BROKER_BROKER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "broker/body.h"
+#include "broker/catalog.h"
+#include "broker/core/farm.h"
+#include "broker/peers.h"
+#include "common/registry.h"
+#include "common/wire.h"
+
+#define BROKER_ENDPOINTS_MAX 8
+
+struct broker_options {
+    const char *client_endpoints[BROKER_ENDPOINTS_MAX];
+    const char *worker_endpoints[BROKER_ENDPOINTS_MAX];
+    size_t nclient_endpoints, nworker_endpoints;
+    const char *models;    // repository to know models from, or NULL
+    const char *redis_url; // or NULL
+    const char *farm_name;
+    const char *name;
+    uint64_t memory_bytes;
+    bool insecure; // binds beyond this machine although nothing is encrypted yet
+};
+
+// What the broker counts beside the farm's own figures.
+struct broker_counts {
+    uint64_t messages_in, messages_out;
+    uint64_t wire_errors[WIRE_ERR_COUNT];
+    uint64_t too_many_frames;
+    uint64_t bad_requests, bad_results, unknown_models;
+    uint64_t unknown_peers, wrong_epoch, version_refused;
+    uint64_t held_back, peers_lost, peers_cut;
+};
+
+struct broker {
+    const struct broker_options *options;
+    void *ctx;
+    void *sockets[2]; // by enum peer_side
+    struct farm *farm;
+    struct catalog *catalog;
+    struct peers *peers;
+    struct registry *registry; // NULL without --redis
+    uint64_t epoch, started_us, now_us;
+    uint64_t next_beat_us, next_publish_us;
+    uint64_t refusals_left; // to peers that we do not know, this second
+    uint64_t refusals_until_us;
+    struct peer *blocked; // with messages held back
+    struct wire_decoder *decoder;
+    struct message *message;
+    struct wire_header *header;
+    struct payload *payload;
+    struct broker_counts counts;
+    bool stopping;
+};
+
+// How often silent peers are sent a BEAT and workers are expected to send a HEARTBEAT.
+#define BROKER_BEAT_US 500000u
+
+// Opens everything. 0, or an exitcode with `why`.
+int broker_open(struct broker *b, const struct broker_options *o, char *why, size_t size);
+void broker_close(struct broker *b);
+// Serves until SIGTERM or SIGINT. An exitcode.
+int broker_run(struct broker *b);
+
+// ---- door.c: one message from a peer (in b->message)
+// ---------------------------------------------
+void door_take(struct broker *b, enum peer_side side);
+void door_take_client(struct broker *b, struct peer *p, struct wire_message *m);
+void door_take_worker(struct broker *b, struct peer *p, struct wire_message *m);
+// Tells the sender of b->message that it was not taken, at most once a second each.
+void door_refuse(struct broker *b, enum peer_side side, struct peer *p, enum sonic_status status,
+                 uint32_t retry_after_ms, const char *text);
+// Whether both speak a version; the highest common one.
+bool door_version(uint32_t min, uint32_t max, uint32_t *version, char *why, size_t size);
+// Takes a peer off the farm and forgets it. `died`: its link is gone (a worker's leases count it).
+void door_forget(struct broker *b, struct peer *p, bool died);
+
+// ---- outbox.c: what goes out
+// --------------------------------------------------------------------- Sends b->header and
+// b->payload to a peer, or holds them back while its socket is full. False: the peer is gone (or
+// holds back too much) and was forgotten.
+bool outbox_send(struct broker *b, struct peer *p);
+// Sends to the sender of b->message, which may be no peer of ours; lost when it cannot be sent.
+void outbox_reply(struct broker *b, enum peer_side side);
+// Drains the farm's outboxes and whatever was held back.
+void outbox_drain(struct broker *b);
+// Proves the link to peers that were silent both ways, and so learns which are gone.
+void outbox_beat(struct broker *b);
+
+// ---- status.c -----------------------------------------------------------------------------------
+// The text of `sonic-submit status`, malloc'd. NULL: out of memory.
+char *status_text(struct broker *b);
+// Puts this broker's and its models' records into the registry.
+void status_publish(struct broker *b);
+
+#endif

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "broker/options.h"
+
+#include <czmq.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/exitcode.h"
+#include "common/log.h"
+#include "common/name.h"
+
+static const char HELP[] =
+    "usage: sonic-broker --client ENDPOINT --worker ENDPOINT [options]\n"
+    "\n"
+    "Queues inference requests of clients and leases them to workers.\n"
+    "\n"
+    "  --client ENDPOINT   where clients connect, ipc://PATH or tcp://ADDRESS:PORT (repeatable)\n"
+    "  --worker ENDPOINT   where workers connect (repeatable)\n"
+    "  --models DIR        model repository to know models from before workers join\n"
+    "  --memory SIZE       granted to clients in all, such as 512M or 4G (default 2G)\n"
+    "  --redis URL         registry, unix://PATH or redis://[:PASSWORD@]HOST:PORT[/DB]\n"
+    "  --farm NAME         name of the farm in the registry (default \"default\")\n"
+    "  --name NAME         name of this broker (default \"broker\")\n"
+    "  --config FILE       the same options in a ZPL file: client = \"...\"\n"
+    "  --log LEVEL         debug, info (default), warn or error\n"
+    "  --insecure          allow endpoints that other machines can reach\n"
+    "  --help, --version\n"
+    "\n"
+    "Exit status: 0 stopped by SIGTERM or SIGINT, 1 internal error, 2 usage, 3 unusable file.\n";
+
+static const struct option OPTIONS[] = {
+    {"client", required_argument, NULL, 'c'},
+    {"worker", required_argument, NULL, 'w'},
+    {"models", required_argument, NULL, 'm'},
+    {"memory", required_argument, NULL, 'M'},
+    {"redis", required_argument, NULL, 'r'},
+    {"farm", required_argument, NULL, 'f'},
+    {"name", required_argument, NULL, 'n'},
+    {"config", required_argument, NULL, 'C'},
+    {"log", required_argument, NULL, 'l'},
+    {"insecure", no_argument, NULL, 'i'},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},
+    {NULL, 0, NULL, 0},
+};
+
+// "512M" in bytes; 0 when it is no size.
+static uint64_t parse_size(const char *text)
+{
+    char *end;
+    unsigned long long n = strtoull(text, &end, 10);
+    unsigned shift = 0;
+    if (end == text || text[0] == '-')
+        return 0;
+    if (*end)
+        shift = *end == 'K' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : *end == 'T' ? 40 : 64;
+    if (shift == 64 || (*end && end[1]) || n > UINT64_MAX >> shift)
+        return 0;
+    return (uint64_t)n << shift;
+}
+
+static bool add_endpoint(const char **list, size_t *n, const char *endpoint)
+{
+    if (*n == BROKER_ENDPOINTS_MAX)
+        return false;
+    list[(*n)++] = endpoint;
+    return true;
+}
+
+// Takes one option. False with words.
+static bool take(struct broker_options *o, int option, const char *value, char *why, size_t size)
+{
+    const char *name = "?";
+    for (const struct option *k = OPTIONS; k->name; k++)
+        if (k->val == option)
+            name = k->name;
+    switch (option) {
+    case 'c':
+        if (add_endpoint(o->client_endpoints, &o->nclient_endpoints, value))
+            return true;
+        break;
+    case 'w':
+        if (add_endpoint(o->worker_endpoints, &o->nworker_endpoints, value))
+            return true;
+        break;
+    case 'm':
+        o->models = value;
+        return true;
+    case 'M':
+        o->memory_bytes = parse_size(value);
+        if (o->memory_bytes >= 1u << 20)
+            return true;
+        break;
+    case 'r':
+        o->redis_url = value;
+        return true;
+    case 'f':
+        o->farm_name = value;
+        return name_is_label(value, strlen(value)) ||
+               (snprintf(why, size, "--farm: \"%s\" is no name", value), false);
+    case 'n':
+        o->name = value;
+        return name_is_label(value, strlen(value)) ||
+               (snprintf(why, size, "--name: \"%s\" is no name", value), false);
+    case 'l':
+        if (log_level_parse(value) >= 0) {
+            log_open("sonic-broker", (enum log_level)log_level_parse(value));
+            return true;
+        }
+        break;
+    case 'i':
+        o->insecure = true;
+        return true;
+    }
+    snprintf(why, size, "--%s: \"%s\" makes no sense; see sonic-broker --help", name, value);
+    return false;
+}
+
+// The file's options, before those of the command line. It stays loaded: options point into it.
+static int read_config(struct broker_options *o, const char *path, char *why, size_t size)
+{
+    zconfig_t *root = zconfig_load(path);
+    if (!root) {
+        snprintf(why, size,
+                 "cannot read %s as a configuration file (ZPL): is it there, is every "
+                 "line `name = value`?",
+                 path);
+        return EXIT_BAD_INPUT;
+    }
+    for (zconfig_t *item = zconfig_child(root); item; item = zconfig_next(item)) {
+        const struct option *k = OPTIONS;
+        while (k->name && strcmp(k->name, zconfig_name(item)) != 0)
+            k++;
+        if (!k->name || strchr("ChV", k->val)) {
+            snprintf(why, size, "%s: there is no option \"%s\"", path, zconfig_name(item));
+            return EXIT_BAD_INPUT;
+        }
+        if (!take(o, k->val, zconfig_value(item), why, size))
+            return EXIT_BAD_INPUT;
+    }
+    return 0;
+}
+
+static const char *config_path(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--config") == 0 && i + 1 < argc)
+            return argv[i + 1];
+        if (strncmp(argv[i], "--config=", 9) == 0)
+            return argv[i] + 9;
+    }
+    return NULL;
+}
+
+static int check(const struct broker_options *o, char *why, size_t size)
+{
+    if (o->nclient_endpoints && o->nworker_endpoints)
+        return 0;
+    snprintf(why, size, "--%s is missing: sonic-broker --client ipc://PATH --worker ipc://PATH",
+             o->nclient_endpoints ? "worker" : "client");
+    return EXIT_USAGE;
+}
+
+int options_parse(int argc, char **argv, struct broker_options *o, int *exit_status, char *why,
+                  size_t size)
+{
+    int option;
+    const char *config = config_path(argc, argv);
+    *o = (struct broker_options){.farm_name = "default", .name = "broker"};
+    why[0] = '\0';
+    *exit_status = config ? read_config(o, config, why, size) : 0;
+    if (*exit_status)
+        return -1;
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, "", OPTIONS, NULL)) != -1) {
+        if (option == 'h' || option == 'V') {
+            fputs(option == 'h' ? HELP : "sonic-broker " SONIC_VERSION "\n", stdout);
+            return -1;
+        }
+        if (option == '?' || (option != 'C' && !take(o, option, optarg, why, size))) {
+            if (option == '?')
+                snprintf(why, size, "%s: unknown option or missing value; see sonic-broker --help",
+                         argv[optind - 1]);
+            *exit_status = EXIT_USAGE;
+            return -1;
+        }
+    }
+    if (optind < argc) {
+        snprintf(why, size, "\"%s\" is no option; see sonic-broker --help", argv[optind]);
+        *exit_status = EXIT_USAGE;
+        return -1;
+    }
+    *exit_status = check(o, why, size);
+    return *exit_status ? -1 : 0;
+}
