@@ -17,7 +17,7 @@ enum instance_kind { INSTANCE_AUTO, INSTANCE_CPU, INSTANCE_GPU, INSTANCE_FPGA };
 
 struct model_instances {
     enum instance_kind kind;
-    uint32_t count;
+    uint32_t count; // 0: the worker's own rule
 };
 
 struct model_parameter {
@@ -27,6 +27,7 @@ struct model_parameter {
 
 #define MODEL_PARAMETERS_MAX 32
 #define MODEL_INSTANCE_GROUPS_MAX 8
+#define MODEL_VERSIONS_MAX 16
 
 struct model_config {
     char name[SONIC_NAME_MAX + 1];
@@ -44,6 +45,12 @@ struct model_config {
     uint32_t ninputs, noutputs;
     struct tensor_spec inputs[SONIC_TENSORS_MAX];
     struct tensor_spec outputs[SONIC_TENSORS_MAX];
+    // The same as the runtime sees them: different where config.pbtxt says reshape.
+    struct tensor_spec runtime_inputs[SONIC_TENSORS_MAX];
+    struct tensor_spec runtime_outputs[SONIC_TENSORS_MAX];
+    uint32_t version_latest; // version_policy latest { num_versions }
+    uint32_t nversions;      // version_policy specific { versions }, 0: latest
+    uint32_t versions[MODEL_VERSIONS_MAX];
     uint32_t ngroups;
     struct model_instances groups[MODEL_INSTANCE_GROUPS_MAX];
     uint32_t nparameters;
