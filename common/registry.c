@@ -77,6 +77,7 @@ struct registry {
     // The thread's own:
     redisContext *redis;
     char *url, *prefix;
+    char shown[300]; // the address without its password, for messages
     uint32_t beat_ms;
 };
 
@@ -201,7 +202,7 @@ static void unhealthy(struct registry *r, const char *what, const char *detail)
 {
     pthread_mutex_lock(&r->lock);
     r->healthy = false;
-    snprintf(r->why, sizeof(r->why), "Redis %s: %s%s%s", r->url, what, detail[0] ? ": " : "",
+    snprintf(r->why, sizeof(r->why), "Redis %s: %s%s%s", r->shown, what, detail[0] ? ": " : "",
              detail);
     pthread_mutex_unlock(&r->lock);
     if (r->redis)
@@ -423,8 +424,7 @@ struct registry *registry_open(const struct registry_options *o, char *why, size
     struct address a;
     pthread_condattr_t attr;
     if (!parse_url(o->url, &a)) {
-        snprintf(why, size, "\"%s\" is no Redis URL: unix:///PATH or redis://[:PASSWORD@]HOST:PORT",
-                 o->url);
+        snprintf(why, size, "that is no Redis URL: unix:///PATH or redis://[:PASSWORD@]HOST:PORT");
         return NULL;
     }
     struct registry *r = calloc(1, sizeof(*r));
@@ -436,7 +436,11 @@ struct registry *registry_open(const struct registry_options *o, char *why, size
         return NULL;
     }
     r->beat_ms = o->beat_ms;
-    snprintf(r->why, sizeof(r->why), "Redis %s has not answered yet", o->url);
+    if (a.path[0])
+        snprintf(r->shown, sizeof(r->shown), "%s", a.path);
+    else
+        snprintf(r->shown, sizeof(r->shown), "%s:%d", a.host, a.port);
+    snprintf(r->why, sizeof(r->why), "Redis %s has not answered yet", r->shown);
     pthread_mutex_init(&r->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
