@@ -159,7 +159,7 @@ choose_packages() {
     done
 }
 
-apt_has() { LC_ALL=C apt-cache policy "$1" 2>/dev/null | grep -q '^ *Candidate: [^(]'; }
+apt_has() { [[ $(LC_ALL=C apt-cache policy "$1" 2>/dev/null) == *'Candidate: '[!\(]* ]]; }
 
 # The farm starts a Redis of its own: installing redis-server must leave no service behind, neither
 # now (policy-rc.d, unless the machine has one) nor at the next boot (disabled).
