@@ -41,7 +41,7 @@ models: setup
 	@$(python) models/build.py --out $(BUILD)/models
 
 demo: build models
-	@deploy/demo.sh $(BUILD)
+	@$(python) deploy/demo.py --build $(BUILD)
 
 test: build models
 	@deploy/run_tests.sh $(BUILD)
