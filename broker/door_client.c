@@ -84,13 +84,19 @@ static void take_hello(struct broker *b, struct peer *p, const struct wire_hello
     welcome(b, p, version, &grant);
 }
 
+// A client that counted answers of an earlier link. Opening its session again sets both to zero.
+static void refuse_accounts(struct broker *b, struct peer *p)
+{
+    door_refuse(b, PEER_CLIENT, p, SONIC_STATUS_REGISTER_AGAIN, 0,
+                "you acknowledge more answers than were sent: open your session again");
+}
+
 static void take_want(struct broker *b, struct peer *p, const struct wire_want *m)
 {
     struct farm_want want = {m->want_requests, m->want_bytes, m->need_bytes};
     struct farm_grant grant;
     if (!farm_client_received(b->farm, p->id.client, m->received)) {
-        door_refuse(b, PEER_CLIENT, p, SONIC_STATUS_PROTOCOL, 0,
-                    "more answers acknowledged than were sent");
+        refuse_accounts(b, p);
         return;
     }
     farm_client_want(b->farm, b->now_us, p->id.client, &want, &grant);
@@ -192,8 +198,7 @@ static void take_submit(struct broker *b, struct peer *p, const struct wire_mess
     const struct wire_submit *fields = &m->fields.submit;
     struct refusals refusals = {.b = b, .peer = p};
     if (!farm_client_received(b->farm, p->id.client, fields->received)) {
-        door_refuse(b, PEER_CLIENT, p, SONIC_STATUS_PROTOCOL, 0,
-                    "more answers acknowledged than were sent");
+        refuse_accounts(b, p);
         return;
     }
     farm_model_id id =

@@ -51,7 +51,7 @@ typedef enum {
     SONIC_POISON = 8,
     SONIC_NOT_LOADED = 9,
     SONIC_QUEUE_FULL = 10,
-    SONIC_VERSION = 11,
+    SONIC_BAD_VERSION = 11,
     SONIC_PROTOCOL = 12,
     SONIC_LOST = 13
 } sonic_status_t;

@@ -74,7 +74,8 @@ void *zsock_router(void *ctx, const char *endpoint, char *why, size_t size)
     return s;
 }
 
-void *zsock_dealer(void *ctx, const char *endpoint, int linger_ms, char *why, size_t size)
+// An unconnected DEALER with all options set.
+static void *dealer(void *ctx, const char *endpoint, int linger_ms, char *why, size_t size)
 {
     void *s = zmq_socket(ctx, ZMQ_DEALER);
     // No high-water mark: what can queue here is bounded by the credit that this peer holds, and a
@@ -83,6 +84,26 @@ void *zsock_dealer(void *ctx, const char *endpoint, int linger_ms, char *why, si
         !set(s, ZMQ_RECONNECT_IVL, 50) || !set(s, ZMQ_RECONNECT_IVL_MAX, 2000) ||
         !set(s, ZMQ_SNDHWM, 0) || !set(s, ZMQ_RCVHWM, 0))
         return fail(s, "cannot open a socket for", endpoint, why, size);
+    return s;
+}
+
+void *zsock_dealer(void *ctx, const char *endpoint, int linger_ms, char *why, size_t size)
+{
+    void *s = dealer(ctx, endpoint, linger_ms, why, size);
+    if (s && zmq_connect(s, endpoint) != 0)
+        return fail(s, "cannot connect to", endpoint, why, size);
+    return s;
+}
+
+void *zsock_dealer_monitored(void *ctx, const char *endpoint, int linger_ms, const char *where,
+                             int events, void *monitor, char *why, size_t size)
+{
+    void *s = dealer(ctx, endpoint, linger_ms, why, size);
+    if (!s)
+        return NULL;
+    if (zmq_socket_monitor(s, where, events) != 0 || !set(monitor, ZMQ_LINGER, 0) ||
+        zmq_connect(monitor, where) != 0)
+        return fail(s, "cannot watch the connection to", endpoint, why, size);
     if (zmq_connect(s, endpoint) != 0)
         return fail(s, "cannot connect to", endpoint, why, size);
     return s;

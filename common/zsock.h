@@ -17,6 +17,10 @@ void zctx_close(void *ctx);
 void *zsock_router(void *ctx, const char *endpoint, char *why, size_t size);
 // A connected DEALER: IMMEDIATE 1, reconnect back-off, finite LINGER, heartbeats.
 void *zsock_dealer(void *ctx, const char *endpoint, int linger_ms, char *why, size_t size);
+// The same with its connection's events (ZMQ_EVENT_...) sent to `monitor`, a PAIR of the same
+// context that is connected to the inproc address `where` here.
+void *zsock_dealer_monitored(void *ctx, const char *endpoint, int linger_ms, const char *where,
+                             int events, void *monitor, char *why, size_t size);
 void zsock_close(void *socket);
 
 // ZMQ_FD (edge-triggered: re-read zsock_events after each send and receive), ZMQ_EVENTS.

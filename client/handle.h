@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the files of libsonic share: the handle, and each request's part that the pure window does
+// not know (the caller's tensors, the frames that libzmq still holds).
+#ifndef SONIC_CLIENT_HANDLE_H
+#define SONIC_CLIENT_HANDLE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "client/sonic.h"
+#include "client/window.h"
+#include "common/message.h"
+#include "common/wire.h"
+
+struct sonic;
+
+// An answer that had to be kept: libzmq still held a frame of the caller's data when it came.
+struct kept_answer {
+    struct call *next;
+    sonic_tensor_t outputs[SONIC_TENSORS_MAX];
+    unsigned noutputs;
+    char text[SONIC_TEXT_MAX + 1];
+    uint32_t queue_us, exec_us, exec_rows;
+    sonic_status_t status;
+    void *bytes; // of the outputs
+};
+
+// The shell's part of a request.
+struct call {
+    struct sonic *owner;
+    struct window_request *request;
+    sonic_callback_t callback;
+    void *user;
+    // Frames made of the caller's data that libzmq has not released. Counted down on its I/O
+    // thread.
+    atomic_uint frames;
+    struct kept_answer *kept;
+    unsigned ninputs;
+    struct call *next_spare;
+    sonic_tensor_t inputs[]; // of SONIC_TENSORS_MAX
+};
+
+// A question to the broker that somebody waits for.
+struct question {
+    uint64_t id;
+    bool sent, done;
+    uint8_t what;
+    char *text;            // REPLY
+    sonic_status_t status; // REPLY
+    sonic_model_t *models; // CATALOG
+    size_t nmodels;
+};
+
+enum link_state {
+    LINK_DOWN,   // no connection
+    LINK_HELLO,  // connected, HELLO is out or due
+    LINK_OPEN,   // WELCOME is in
+    LINK_REFUSED // for good
+};
+
+struct sonic {
+    void *ctx, *socket, *monitor;
+    int epoll, wake, timer;
+    bool woken, in_callback;
+    struct window *window;
+    struct wire_decoder *decoder;
+    struct wire_header *header;
+    struct payload *payload;
+    struct message *message;
+    bool unsent; // header and payload hold a message that the socket would not take
+
+    enum link_state link;
+    uint64_t session, epoch;
+    uint64_t now_us, heard_us, hello_us, probe_us;
+    uint64_t timer_us;      // what the timer is set to
+    uint64_t want_us;       // when a WANT may be sent next
+    uint64_t acknowledged;  // `received` as last sent
+    uint64_t idle_since_us; // nothing pending since then; 0: something is
+    bool shrunk;            // the window was given back
+    uint32_t window_requests;
+    uint64_t window_bytes, lost_after_us;
+    char endpoint[4096], tenant[SONIC_NAME_MAX + 1], software[SONIC_NAME_MAX + 1];
+
+    struct call *spare;
+    struct call *kept; // calls whose answer waits for libzmq, by kept->next
+    atomic_uint nkept;
+    size_t ncalls; // callbacks run in this sonic_process
+    struct question *question;
+    uint64_t next_question;
+    char error[SONIC_TEXT_MAX + 128];
+};
+
+// Sets sonic_error and returns the errno, negative.
+int handle_fail(struct sonic *s, int e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+// Makes sonic_fd readable.
+void handle_wake(struct sonic *s);
+
+// ---- link.c: the socket, the session, what comes in
+// ---------------------------------------------- Reads what is there and acts on it; returns the
+// number of messages.
+unsigned link_receive(struct sonic *s);
+// Looks at the connection's own events, sends HELLO, probes, WANTs: whatever is due.
+void link_tend(struct sonic *s);
+// When link_tend has something to do by time alone.
+uint64_t link_wake(const struct sonic *s);
+
+// ---- flight.c: requests out, answers to callbacks
+// ------------------------------------------------- Sends what the window allows.
+void flight_send(struct sonic *s);
+void flight_cancel(struct sonic *s, uint64_t seq);
+// One item of an ANSWER.
+void flight_answer(struct sonic *s, const struct wire_answer_item *item, bool current_epoch);
+// Ends requests that are done without an answer, and those whose kept answer may go out.
+void flight_due(struct sonic *s);
+// Runs every callback that is left with this status.
+void flight_end(struct sonic *s, enum sonic_status status);
+// Nobody waits for this request any more: it is cancelled and its callback is not run.
+void flight_abandon(struct sonic *s, uint64_t seq);
+struct call *flight_call(struct sonic *s);
+void flight_recycle(struct sonic *s, struct call *c);
+
+#endif
