@@ -50,14 +50,16 @@ static void test_a_stale_lease_is_refused(void **state)
     fx_tick(&fx);
     assert_int_equal(fx_take(&fx, b, at, 1), 1);
     assert_int_not_equal(at[0].lease, old);
-    assert_false(fx_ok(&fx, a, old));         // a worker that is gone
-    assert_false(fx_ok(&fx, a, at[0].lease)); // not its lease
-    assert_false(fx_ok(&fx, b, old));         // an old generation
+    assert_false(fx_ok(&fx, a, old)); // a worker that is gone
+    assert_false(fx_ok(&fx, a, at[0].lease));
+    farm_worker_id other = fx_worker(&fx, "other", 1, 1, m);
+    assert_false(fx_ok(&fx, other, at[0].lease)); // not its lease
+    assert_false(fx_ok(&fx, b, old));             // an old generation
     assert_false(fx_ok(&fx, b, 0));
     assert_false(fx_ok(&fx, b, UINT64_MAX));
     assert_true(fx_ok(&fx, b, at[0].lease));
     assert_false(fx_ok(&fx, b, at[0].lease)); // twice
-    assert_int_equal(fx_stats(&fx).stale_results, 6);
+    assert_int_equal(fx_stats(&fx).stale_results, 7);
     fx_expect_answer(&fx, c, 7, SONIC_STATUS_OK);
     fx_stop(&fx);
 }
