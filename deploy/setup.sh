@@ -116,17 +116,16 @@ install_packages() {
     missing=$(missing_packages $wanted)
     [ -n "$missing" ] || return 0
 
-    local admin=()
+    local names=() admin=()
     if [ "$(id -u)" != 0 ]; then
         command -v sudo >/dev/null ||
             die "these packages are missing, and there is neither root nor sudo here:" \
-                "ask the administrator for: apt-get install $(echo $missing)"
+                "ask the administrator for: apt-get install $(choose_packages $missing; echo "${names[*]}")"
         admin=(sudo env)
     fi
     say "packages missing: $(echo $missing)"
-    local names=()
     # shellcheck disable=SC2086
-    retry 'apt-get update' choose_packages $missing ||
+    retry 'apt-get update' update_packages $missing ||
         die "apt knows no package $word_unknown" 'look at the network and the apt sources, then run this again'
     ! apt_has libonnxruntime-dev || names+=(libonnxruntime-dev)
 
@@ -143,11 +142,16 @@ install_packages() {
         sed 's/^installed /apt /' >>"$deps/installed.txt"
 }
 
-# Sets names: for each word its first alternative that apt has, after an update. An update that fails
-# for a source that we do not need is no failure, and apt-get calls one that reached nothing a success.
+# An update that fails for a source that we do not need is no failure, and apt-get calls one that
+# reached nothing a success: what counts is that apt knows the packages afterwards.
+update_packages() {
+    "${admin[@]}" apt-get -q -o DPkg::Lock::Timeout=300 update || true
+    choose_packages "$@"
+}
+
+# Sets names: for each word its first alternative that apt has.
 choose_packages() {
     local word name
-    "${admin[@]}" apt-get -q -o DPkg::Lock::Timeout=300 update || true
     names=()
     for word in "$@"; do
         word_unknown=$word
