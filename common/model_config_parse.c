@@ -61,7 +61,7 @@ static bool number(struct parser *p, const struct pbtxt_field *f, long long min,
 
 static bool u32(struct parser *p, const struct pbtxt_field *f, uint32_t max, uint32_t *out)
 {
-    long long v;
+    long long v = 0;
     if (!number(p, f, 0, max, &v))
         return false;
     *out = (uint32_t)v;
@@ -70,7 +70,7 @@ static bool u32(struct parser *p, const struct pbtxt_field *f, uint32_t max, uin
 
 static bool u64(struct parser *p, const struct pbtxt_field *f, uint64_t *out)
 {
-    long long v;
+    long long v = 0;
     if (!number(p, f, 0, 86400000000ll, &v)) // a day in microseconds
         return false;
     *out = (uint64_t)v;
@@ -188,7 +188,7 @@ static bool take_io_type(struct parser *p, const struct pbtxt_field *f, uint32_t
 
 static bool add_dim(struct parser *p, const struct pbtxt_field *f, struct tensor_spec *spec)
 {
-    long long v;
+    long long v = 0;
     if (!number(p, f, -1, 1ll << 40, &v))
         return false;
     if (v == 0)

@@ -15,7 +15,7 @@
 #define RECORDS_MAX 512
 #define FIELDS_MAX 32
 #define TIMEOUT_MS 500
-#define WHY_MAX 256
+#define WHY_MAX 512
 
 // Replaces a hash, renews its TTL, enters it into its index and drops the dead from there. Scores
 // are Redis's own clock, so that nobody else's matters.
