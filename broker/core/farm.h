@@ -114,7 +114,7 @@ struct farm_worker_config {
     const char *name; // for status; copied
     uint32_t slots;
     uint32_t room_requests;
-    uint64_t room_bytes;
+    uint64_t room_bytes; // of inputs; a single larger request still goes to an empty worker
     void *user;
 };
 // FARM_NONE when workers_max are open.
@@ -128,7 +128,8 @@ void farm_worker_beat(struct farm *f, uint64_t now_us, farm_worker_id id, uint64
 // No new leases; those held may finish.
 void farm_worker_drain(struct farm *f, uint64_t now_us, farm_worker_id id);
 // The worker is gone: its leases go back to the head of their queues, in their old order. With
-// `died`, each counts as one death of those requests.
+// `died`, each that was sent counts as one death of its request, which from then on is given only
+// to workers that hold nothing else, so that it can harm nobody but itself.
 void farm_worker_close(struct farm *f, uint64_t now_us, farm_worker_id id, bool died);
 
 // What a current lease of this worker is about, so that its result can be checked. False: stale.

@@ -235,7 +235,7 @@ static bool hold(struct model *m, uint64_t now_us)
 }
 
 // Binds what it can of one model; false when that is nothing.
-static bool bind(struct pass *p)
+static bool bind_model(struct pass *p)
 {
     struct model *m = p->m;
     bool bound = false;
@@ -309,7 +309,7 @@ static bool bind_all(struct farm *f, uint64_t now_us, bool fair)
         next = l->next; // binding may empty the queue, which takes its model off the list
         struct pass p = {
             .f = f, .m = container_of(l, struct model, active), .now_us = now_us, .fair = fair};
-        bound |= bind(&p);
+        bound |= bind_model(&p);
     }
     return bound;
 }
