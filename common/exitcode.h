@@ -12,6 +12,7 @@ enum exitcode {
     EXIT_MODEL = 5,        // unknown or unusable model, or a device error
     EXIT_JOB_FAILED = 6,   // the job ended, some requests failed
     EXIT_OUTPUT = 7,       // output not writable, or the disk is full
+    EXIT_REFUSED = 8,      // the broker refused this client for good (protocol version)
     EXIT_INTERRUPTED = 130 // stopped by the user
 };
 
