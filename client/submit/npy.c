@@ -101,7 +101,7 @@ static bool take_descr(const char *descr, struct npy_header *h)
     char little[8];
     if (strlen(descr) != 3)
         return false;
-    snprintf(little, sizeof(little), "%c%s", descr[1] == 'b' || descr[2] == '1' ? '|' : '<',
+    snprintf(little, sizeof(little), "%c%.2s", descr[1] == 'b' || descr[2] == '1' ? '|' : '<',
              descr + 1);
     h->big_endian = descr[0] == '>' && descr[2] != '1';
     for (unsigned d = 1; dtype_bytes(d); d++)
