@@ -4,10 +4,12 @@
 //
 // Threads: probe, open, load, unload, close are called by the worker's main thread, never while an
 // execute is running on that model. execute is called by the slot's own thread, one call at a time
-// per slot, several slots at once. An executor starts no threads that outlive close.
+// per slot, several slots at once. outputs_free is called by any thread, and before unload. An
+// executor starts no threads that outlive close.
 #ifndef SONIC_WORKER_EXECUTOR_H
 #define SONIC_WORKER_EXECUTOR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,7 +20,6 @@ struct executor_device; // an opened device, private to its executor
 struct executor_model;  // a model loaded on a device, private to its executor
 
 struct device_info {
-    char kind[32];         // "cpu", "cuda", "opencl", "null", "delay"
     char name[128];        // as the device calls itself
     uint32_t slots;        // executions side by side
     uint64_t memory_bytes; // 0: not known
@@ -29,7 +30,7 @@ struct executor_tensor {
     uint8_t dtype;
     uint8_t ndim;
     uint64_t dims[SONIC_DIMS_MAX]; // dims[0] = rows, for a model with a batch dimension
-    void *data;
+    const void *data;
     uint64_t bytes;
 };
 
@@ -41,10 +42,12 @@ struct execution {
     struct executor_tensor inputs[SONIC_TENSORS_MAX];
     // Filled in by execute: `data` points into memory that `outputs_owner` keeps alive; the worker
     // calls outputs_free(outputs_owner) once, from any thread, when the last result has been sent.
+    // With borrows_inputs they may point into the inputs: the worker keeps those as long.
     uint32_t noutputs;
     struct executor_tensor outputs[SONIC_TENSORS_MAX];
     void *outputs_owner;
-    void (*outputs_free)(void *owner);
+    void (*outputs_free)(void *owner); // NULL: there is nothing to free
+    bool borrows_inputs;
     // On failure: what went wrong, for the person whose request it was.
     char error[512];
 };
@@ -56,13 +59,18 @@ enum executor_outcome {
 };
 
 struct executor {
-    const char *kind;
+    const char *kind;    // as --device names it
+    const char *backend; // of the models that it executes, as config.pbtxt names it
+    // The instance_group kind that its models may ask for, beside none and KIND_AUTO.
+    // INSTANCE_AUTO: it is a simulated device and takes any.
+    enum instance_kind instances;
     // Describes the device that `argument` names ("cpu:4" -> "4"; may be empty). 0, or a negative
     // errno with words in `why`.
     int (*probe)(const char *argument, struct device_info *info, char *why, size_t size);
     int (*open)(const char *argument, struct executor_device **d, char *why, size_t size);
     void (*close)(struct executor_device *d);
-    // Loads and warms up. *memory_bytes: what the model takes on the device (0: not known).
+    // Loads, compares with the config and warms up. *memory_bytes: what the model takes on the
+    // device (0: not known). 0, or a negative errno with words that name file, tensor and cure.
     int (*load)(struct executor_device *d, const struct model_entry *entry,
                 struct executor_model **m, uint64_t *memory_bytes, char *why, size_t size);
     void (*unload)(struct executor_model *m);

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/inbox.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/checked.h"
+
+// Answers a lease that is not executed.
+static void refuse(struct inbox *in, struct request *r, uint8_t status, const char *text)
+{
+    struct job *j = job_new(in->pool);
+    j->session = in->session;
+    j->status = status;
+    snprintf(j->text, sizeof(j->text), "%s", text);
+    j->batch.items = &r->item;
+    j->batch.n = 1;
+    results_add(in->results, j);
+}
+
+// Points the request into the message. False with words when a tensor's bytes are not there.
+static bool locate(struct request *r, struct parcel *p, const struct wire_tensors *tensors,
+                   const struct loaded_model *model, char *why, size_t size)
+{
+    struct message *m = parcel_message(p);
+    parcel_ref(p);
+    r->parcel = p;
+    for (uint32_t i = 0; i < tensors->n; i++) {
+        const struct tensor *t = &tensors->at[i];
+        struct request_input *in = &r->inputs[i];
+        in->data = message_tensor(m, t);
+        if (!in->data) {
+            snprintf(why, size, "the bytes of tensor \"%s\" are not where the message says",
+                     model->config.inputs[i].name);
+            return false;
+        }
+        in->bytes = t->bytes;
+        in->frame = t->where;
+        in->ndim = t->ndim;
+        memcpy(in->dims, t->dims, sizeof(in->dims));
+        parcel_ref_frame(p, t->where);
+        r->ninputs = i + 1; // what is given back with the request
+    }
+    return true;
+}
+
+static bool take_item(struct inbox *in, uint64_t now_us, struct parcel *p,
+                      const struct wire_dispatch_item *item, const struct loaded_model *model,
+                      struct request *r)
+{
+    char why[SONIC_TEXT_MAX];
+    r->item.lease = item->lease;
+    if (!model) {
+        refuse(in, r, SONIC_STATUS_NOT_LOADED, "this worker does not have that model");
+        return false;
+    }
+    const struct model_config *c = &model->config;
+    if (!model_check_tensors(c, c->inputs, c->ninputs, item->tensors.at, item->tensors.n,
+                             &r->item.rows, &r->item.bytes, why, sizeof(why)) ||
+        !locate(r, p, &item->tensors, model, why, sizeof(why))) {
+        refuse(in, r, SONIC_STATUS_BAD_REQUEST, why);
+        return false;
+    }
+    r->item.model = (uint32_t)(model - in->fleet->models);
+    if (item->deadline_us && !checked_add(now_us, item->deadline_us, &r->item.deadline_us))
+        r->item.deadline_us = 0; // for ever
+    return true;
+}
+
+bool inbox_dispatch(struct inbox *in, uint64_t now_us, struct parcel *p,
+                    const struct wire_message *m)
+{
+    const struct wire_dispatch *d = &m->fields.dispatch;
+    const struct loaded_model *model =
+        fleet_find(in->fleet, d->model.data, d->model.len, d->version);
+    struct batch_item *chain = NULL, **last = &chain;
+    for (uint32_t i = 0; i < m->nitems; i++) {
+        struct request *r = request_new(in->pool);
+        if (!take_item(in, now_us, p, &m->items.dispatch[i], model, r))
+            continue;
+        *last = &r->item;
+        last = &r->item.next;
+    }
+    struct batch_item *over = slots_put(in->slots, chain);
+    requests_free(in->pool, over);
+    return over == NULL;
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/staging.h"
+
+#include <malloc.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/checked.h"
+
+// What vector units like best; also what a packed tensor has.
+#define GATHER_ALIGN 64u
+
+void staging_tune_malloc(void)
+{
+    // By default glibc maps a 3 MB frame anew for each message and unmaps it after: zeroing and
+    // faulting its pages costs as much as the copy. Memory that was used once stays.
+    mallopt(M_MMAP_THRESHOLD, 64 << 20);
+    mallopt(M_TRIM_THRESHOLD, 256 << 20);
+}
+
+static bool reserve(struct gather *g, uint64_t bytes)
+{
+    uint64_t capacity;
+    if (bytes <= g->capacity)
+        return true;
+    if (!checked_align(bytes, 4096, &capacity))
+        return false;
+    free(g->data);
+    g->data = aligned_alloc(GATHER_ALIGN, capacity);
+    g->capacity = g->data ? capacity : 0;
+    return g->data != NULL;
+}
+
+// Whether the batch's bytes of this input are one aligned range already.
+static bool contiguous(const struct batch *batch, uint32_t input, size_t align)
+{
+    struct request *first = request_of(batch->items);
+    const uint8_t *at = first->inputs[input].data;
+    if ((uintptr_t)at % align != 0)
+        return false;
+    for (struct batch_item *i = batch->items; i; i = i->next) {
+        const struct request *r = request_of(i);
+        // The same frame, or two allocations that touch would pass for one.
+        if (r->parcel != first->parcel || r->inputs[input].frame != first->inputs[input].frame ||
+            r->inputs[input].data != at)
+            return false;
+        at += r->inputs[input].bytes;
+    }
+    return true;
+}
+
+static bool fill_input(struct job *j, uint32_t input, struct executor_tensor *t)
+{
+    struct gather *g = &j->gathers[input];
+    if (contiguous(&j->batch, input, dtype_bytes(t->dtype))) {
+        t->data = request_of(j->batch.items)->inputs[input].data;
+        return true;
+    }
+    if (!reserve(g, t->bytes))
+        return false;
+    uint8_t *at = g->data;
+    for (struct batch_item *i = j->batch.items; i; i = i->next) {
+        const struct request_input *in = &request_of(i)->inputs[input];
+        memcpy(at, in->data, in->bytes);
+        at += in->bytes;
+    }
+    t->data = g->data;
+    return true;
+}
+
+bool staging_fill(struct job *j, const struct model_config *model)
+{
+    const struct request *first = request_of(j->batch.items);
+    j->x.rows = j->batch.rows;
+    j->x.ninputs = first->ninputs;
+    for (uint32_t k = 0; k < first->ninputs; k++) {
+        struct executor_tensor *t = &j->x.inputs[k];
+        t->dtype = model->inputs[k].dtype;
+        t->ndim = first->inputs[k].ndim;
+        memcpy(t->dims, first->inputs[k].dims, sizeof(t->dims));
+        if (model->batch_max > 0)
+            t->dims[0] = j->batch.rows;
+        t->bytes = 0;
+        for (struct batch_item *i = j->batch.items; i; i = i->next)
+            t->bytes += request_of(i)->inputs[k].bytes;
+        if (!fill_input(j, k, t)) {
+            strcpy(j->text, "the worker is out of memory for the inputs of this batch");
+            return false;
+        }
+    }
+    return true;
+}
