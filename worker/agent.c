@@ -280,13 +280,30 @@ static bool nothing_left(struct agent *a)
     return load.now.requests == 0 && !results_pending(a->results);
 }
 
+// What the handler leaves behind: how often it was called, and the eventfd that wakes the loop. A
+// handler and not a signalfd: that would need the signals blocked in every thread, also in those
+// that a device's library has started.
+static volatile sig_atomic_t signals_seen;
+static int signal_event = -1;
+
+static void on_signal(int number)
+{
+    uint64_t one = 1;
+    (void)number;
+    signals_seen++;
+    ssize_t ignored = write(signal_event, &one, sizeof(one));
+    (void)ignored;
+}
+
 static void take_signal(struct agent *a)
 {
-    uint64_t count;
-    if (read(a->signals, &count, sizeof(count)) != sizeof(count))
+    if (signals_seen == 0 || (a->stopping && signals_seen == 1))
         return;
-    if (a->stopping || count > 1)
+    if (signals_seen > 1)
         _exit(EXIT_INTERRUPTED); // asked twice: not even the executions are waited for
+    uint64_t count;
+    ssize_t ignored = read(a->signals, &count, sizeof(count));
+    (void)ignored;
     a->stopping = true;
     log_info("stopping", "text=\"finishing what is held; a second signal ends it at once\"");
     session_leave(&a->session, a->now_us);
@@ -315,28 +332,14 @@ static void turn(struct agent *a)
     }
     results_send(a->results); // what the socket does not take waits
     do_what_is_due(a);
+    take_signal(a);
     if (a->stopping)
         session_empty(&a->session, a->now_us, nothing_left(a));
-    if (did)
-        return;
-    take_signal(a);
-    if (a->session.state != SESSION_GONE)
+    if (!did && a->session.state != SESSION_GONE)
         wait_for_events(a);
 }
 
 // ---- life ---------------------------------------------------------------------------------------
-
-// The signals' eventfd. A handler and not a signalfd: that would need them blocked in every thread,
-// also in those that a device's library has started.
-static int signal_event = -1;
-
-static void on_signal(int number)
-{
-    uint64_t one = 1;
-    (void)number;
-    ssize_t ignored = write(signal_event, &one, sizeof(one));
-    (void)ignored;
-}
 
 static bool open_signals(struct agent *a)
 {
