@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <hiredis/hiredis.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -406,6 +407,12 @@ static bool next_beat(struct registry *r)
 static void *run(void *user)
 {
     struct registry *r = user;
+    sigset_t pipe;
+    // hiredis writes without MSG_NOSIGNAL: a Redis that died must be an error here, not the end of
+    // the process. The signal goes to the thread that wrote, so it is blocked in this one only.
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe, NULL);
     do {
         if (connected(r) && write_records(r))
             read_placement(r);
