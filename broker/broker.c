@@ -54,10 +54,8 @@ static int open_socket(struct broker *b, enum peer_side side, const char *const 
     if (!b->sockets[side])
         return EXIT_INTERNAL;
     for (size_t i = 1; i < n; i++)
-        if (zmq_bind(b->sockets[side], endpoints[i]) != 0) {
-            snprintf(why, size, "cannot listen on %s: %s", endpoints[i], zmq_strerror(errno));
+        if (zsock_bind(b->sockets[side], endpoints[i], why, size) != 0)
             return EXIT_INTERNAL;
-        }
     return 0;
 }
 

@@ -5,6 +5,9 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 #include <zmq.h>
 
 #include "common/limits.h"
@@ -69,9 +72,37 @@ void *zsock_router(void *ctx, const char *endpoint, char *why, size_t size)
         !set(s, ZMQ_ROUTER_HANDOVER, 0) || !set(s, ZMQ_SNDHWM, ROUTER_HWM) ||
         !set(s, ZMQ_RCVHWM, ROUTER_HWM) || !set(s, ZMQ_BACKLOG, 4096))
         return fail(s, "cannot open a socket for", endpoint, why, size);
-    if (zmq_bind(s, endpoint) != 0)
-        return fail(s, "cannot listen on", endpoint, why, size);
+    if (zsock_bind(s, endpoint, why, size) != 0) {
+        zsock_close(s);
+        return NULL;
+    }
     return s;
+}
+
+// Whether somebody listens on a unix socket's path.
+static bool answers(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t len = strlen(path);
+    int fd = len < sizeof(address.sun_path) ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) : -1;
+    if (fd < 0)
+        return false;
+    memcpy(address.sun_path, path, len + 1);
+    bool yes = connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
+    close(fd);
+    return yes;
+}
+
+int zsock_bind(void *socket, const char *endpoint, char *why, size_t size)
+{
+    int e = 0;
+    if (strncmp(endpoint, "ipc://", 6) == 0 && answers(endpoint + 6))
+        e = EADDRINUSE;
+    else if (zmq_bind(socket, endpoint) != 0)
+        e = errno;
+    if (e)
+        snprintf(why, size, "cannot listen on %s: %s", endpoint, zmq_strerror(e));
+    return -e;
 }
 
 // An unconnected DEALER with all options set.

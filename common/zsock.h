@@ -15,6 +15,9 @@ void zctx_close(void *ctx);
 // A bound ROUTER: MANDATORY, no HANDOVER, finite LINGER and HWM, heartbeats, MAXMSGSIZE. NULL and
 // `why` filled on failure ("tcp://…: address already in use").
 void *zsock_router(void *ctx, const char *endpoint, char *why, size_t size);
+// Binds one more endpoint. An ipc:// path that another process answers on is refused: libzmq would
+// take it over in silence. 0 or a negative errno with `why`.
+int zsock_bind(void *socket, const char *endpoint, char *why, size_t size);
 // A connected DEALER: IMMEDIATE 1, reconnect back-off, finite LINGER, heartbeats.
 void *zsock_dealer(void *ctx, const char *endpoint, int linger_ms, char *why, size_t size);
 // The same with its connection's events (ZMQ_EVENT_...) sent to `monitor`, a PAIR of the same

@@ -80,7 +80,9 @@ static struct child *add_child(struct farm_run *f, const char *name)
     struct child *c = &f->children[f->n++];
     memset(c, 0, sizeof(*c));
     snprintf(c->name, sizeof(c->name), "%s", name);
-    snprintf(c->log, sizeof(c->log), "%s/%s.log", f->o.dir, c->name);
+    char log[sizeof(c->log)];
+    snprintf(log, sizeof(log), "%s/%s.log", f->o.dir, name);
+    memcpy(c->log, log, sizeof(log));
     unlink(c->log);
     return c;
 }

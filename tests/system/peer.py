@@ -69,6 +69,8 @@ class Peer:
 
 
 class Client(Peer):
+    received = 0  # answers to acknowledge
+
     def hello(self, session=None, want_requests=64, want_bytes=1 << 20, need=0, versions=(1, 1), tenant="test"):
         self.session = session or time.monotonic_ns()
         self.received = 0
