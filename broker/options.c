@@ -11,6 +11,9 @@
 #include "common/log.h"
 #include "common/name.h"
 
+// As --help says; bounds what clients can make a broker hold.
+#define DEFAULT_MEMORY (2ull << 30)
+
 static const char HELP[] =
     "usage: sonic-broker --client ENDPOINT --worker ENDPOINT [options]\n"
     "\n"
@@ -168,7 +171,8 @@ int options_parse(int argc, char **argv, struct broker_options *o, int *exit_sta
 {
     int option;
     const char *config = config_path(argc, argv);
-    *o = (struct broker_options){.farm_name = "default", .name = "broker"};
+    *o = (struct broker_options){
+        .farm_name = "default", .name = "broker", .memory_bytes = DEFAULT_MEMORY};
     why[0] = '\0';
     *exit_status = config ? read_config(o, config, why, size) : 0;
     if (*exit_status)
