@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The smallest asynchronous client: 100 FACILE requests of 1,000 channels each, results as they
 // come. Build: cc example.c $(pkg-config --cflags --libs sonic)
+#include <sonic.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-#include "client/sonic.h"
 
 static void on_result(const sonic_result_t *result, void *user)
 {

@@ -16,6 +16,12 @@ if [ -f "$log" ]; then
             rm -f -- "$path"
         fi
     done
+    # A later install over an earlier one logs no folder, because they were there: ours are known.
+    grep -E '/(lib|share/doc)/(.*/)?sonic/' "$log" | while IFS= read -r path; do
+        while path=${path%/*} && [[ $path =~ /(lib/(.*/)?sonic|share/doc/sonic(/.*)?)$ ]]; do
+            [ ! -d "$path" ] || rmdir --ignore-fail-on-non-empty -- "$path"
+        done
+    done
     rm -f "$log"
     echo 'uninstall: what make install wrote is removed'
 else
