@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // sonic-broker: options, then the broker.
-#include <malloc.h>
 #include <stdio.h>
 
 #include "broker/broker.h"
 #include "broker/options.h"
+#include "common/heap.h"
 #include "common/log.h"
 
 int main(int argc, char **argv)
@@ -13,10 +13,7 @@ int main(int argc, char **argv)
     struct broker_options options;
     char why[1024];
     int status;
-    // A 3 MB frame must come from memory that is there already: by default glibc maps and unmaps
-    // each one, and the page faults cost as much as the copy (docs/decisions/malloc.md).
-    mallopt(M_MMAP_THRESHOLD, 64 << 20);
-    mallopt(M_TRIM_THRESHOLD, 256 << 20);
+    heap_keep_large_blocks();
     log_open("sonic-broker", LOG_LEVEL_INFO);
     if (options_parse(argc, argv, &options, &status, why, sizeof(why)) == 0) {
         status = broker_open(&broker, &options, why, sizeof(why));

@@ -3,9 +3,9 @@
 #include <stdio.h>
 
 #include "common/exitcode.h"
+#include "common/heap.h"
 #include "common/log.h"
 #include "worker/agent.h"
-#include "worker/staging.h"
 
 int main(int argc, char **argv)
 {
@@ -13,7 +13,7 @@ int main(int argc, char **argv)
     struct fleet fleet = {0};
     char why[2048] = "";
     int status;
-    staging_tune_malloc();
+    heap_keep_large_blocks();
     log_open("sonic-worker", LOG_LEVEL_INFO);
     if (options_parse(argc, argv, &options, &status, why, sizeof(why)) == 0) {
         status = fleet_open(&fleet, options.device, options.models, options.names, options.nnames,

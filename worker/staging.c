@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/staging.h"
 
-#include <malloc.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,14 +9,6 @@
 
 // What vector units like best; also what a packed tensor has.
 #define GATHER_ALIGN 64u
-
-void staging_tune_malloc(void)
-{
-    // By default glibc maps a 3 MB frame anew for each message and unmaps it after: zeroing and
-    // faulting its pages costs as much as the copy. Memory that was used once stays.
-    mallopt(M_MMAP_THRESHOLD, 64 << 20);
-    mallopt(M_TRIM_THRESHOLD, 256 << 20);
-}
 
 static bool reserve(struct gather *g, uint64_t bytes)
 {

@@ -8,8 +8,6 @@
 #include "common/model_config.h"
 #include "worker/job.h"
 
-// Sets the malloc rules of a process that moves batches; call once, before threads.
-void staging_tune_malloc(void);
 // Fills in j->x (rows, inputs) from j->batch. False: out of memory, words in j->text.
 bool staging_fill(struct job *j, const struct model_config *model);
 
