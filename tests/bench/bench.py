@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""make bench: the farm beside what bounds it, in one run on one machine, as a table of ratios.
+
+    bench.py [--rounds N] [--seconds S] [SECTION...]     sections: echo core models idle memory
+
+Both sides of a ratio are measured in turn, N rounds, and the median of the rounds' ratios is
+printed with the smallest and the largest: absolute figures of a shared machine mean little. The
+yardsticks are a raw libzmq proxy that moves a message a request (bench_proxy) and bare ONNX Runtime
+in a loop (bench_bare). Nothing here is asserted; the goals are printed beside the figures.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("SONIC_BUILD", ROOT / "build")).resolve()
+MODELS = pathlib.Path(os.environ.get("SONIC_MODELS_DIR", BUILD / "models"))
+BENCH = BUILD / "tests" / "bench"
+ECHO = (
+    'name: "echo"\nbackend: "null"\nmax_batch_size: 1024\n'
+    'input [ { name: "x" data_type: TYPE_FP32 dims: [ 16 ] } ]\n'
+    'output [ { name: "y" data_type: TYPE_FP32 dims: [ 16 ] } ]\n'
+)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("sections", nargs="*", default=[])
+    options = parser.parse_args()
+    sections = {"core": core, "echo": echo, "models": models, "idle": idle, "memory": memory}
+    print(f"{'what':<58} {'ratio':>7} {'smallest':>9} {'largest':>8}  goal", flush=True)
+    for name in options.sections or sections:
+        sections[name](options)
+
+
+def row(what, ratios, goal):
+    print(f"{what:<58} {statistics.median(ratios):7.2f} {min(ratios):9.2f} {max(ratios):8.2f}  {goal}", flush=True)
+
+
+def run_json(*command, seconds=120):
+    done = subprocess.run([str(c) for c in command], stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True, timeout=seconds, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{command[0]} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+class Farm:
+    """A broker and one worker of their own, on ipc and on tcp."""
+
+    def __init__(self, device, models):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="sonic-b-"))
+        self.endpoints = {"ipc": f"ipc://{self.folder}/c", "tcp": f"tcp://127.0.0.1:{free_port()}"}
+        worker = {"ipc": f"ipc://{self.folder}/w", "tcp": f"tcp://127.0.0.1:{free_port()}"}
+        log = open(self.folder / "log", "wb")
+        # The worker's link is of the same kind as the clients': one worker on each.
+        self.broker = subprocess.Popen(
+            [BUILD / "broker" / "sonic-broker", "--models", models, "--log", "warn"]
+            + [a for e in self.endpoints.values() for a in ("--client", e)]
+            + [a for e in worker.values() for a in ("--worker", e)], stdout=log, stderr=log)
+        self.models, self.device, self.links, self.log = models, device, worker, log
+        self.worker = None
+
+    def use(self, kind):
+        """Joins a worker over this kind of link."""
+        self.end_worker()
+        self.worker = subprocess.Popen(
+            [BUILD / "worker" / "sonic-worker", "--broker", self.links[kind], "--device", self.device,
+             "--models", self.models, "--name", kind, "--log", "warn"], stdout=self.log, stderr=self.log)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if "workers 1\n" in self.status(kind):
+                return self.endpoints[kind]
+            time.sleep(0.1)
+        sys.exit("the worker did not join: " + (self.folder / "log").read_text())
+
+    def status(self, kind="ipc"):
+        return subprocess.run([BUILD / "client" / "submit" / "sonic-submit", "status", "--timeout", "5",
+                               "--broker", self.endpoints[kind]], capture_output=True, text=True,
+                              timeout=30, check=False).stdout
+
+    def load(self, endpoint, **kwargs):
+        args = [a for k, v in kwargs.items() for a in (f"--{k}", v)]
+        return run_json(BENCH / "bench_load", "--endpoint", endpoint, *args)
+
+    def end_worker(self):
+        if self.worker:
+            self.worker.terminate()
+            self.worker.wait(30)
+        self.worker = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end_worker()
+        self.broker.terminate()
+        self.broker.wait(30)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def rss_kib(pid):
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+
+
+def echo_models(folder):
+    (folder / "echo" / "1").mkdir(parents=True)
+    (folder / "echo" / "config.pbtxt").write_text(ECHO)
+    return folder
+
+
+def proxy(kind, folder, clients, window, seconds):
+    front, back = (
+        (f"ipc://{folder}/f", f"ipc://{folder}/b") if kind == "ipc"
+        else (f"tcp://127.0.0.1:{free_port()}", f"tcp://127.0.0.1:{free_port()}")
+    )
+    return run_json(BENCH / "bench_proxy", front, back, clients, window, 64, seconds)
+
+
+def echo(options):
+    with tempfile.TemporaryDirectory(prefix="sonic-b-") as name:
+        folder = pathlib.Path(name)
+        with Farm("null", echo_models(folder / "m")) as farm:
+            for kind in ("ipc", "tcp"):
+                endpoint = farm.use(kind)
+                for clients in (1, 4):
+                    ratios, absolute = [], []
+                    for _ in range(options.rounds):
+                        raw = proxy(kind, folder, clients, 1024, options.seconds)
+                        ours = farm.load(endpoint, clients=clients, window=1024, seconds=options.seconds)
+                        ratios.append(ours["requests_per_s"] / raw["requests_per_s"])
+                        absolute.append(ours["requests_per_s"] / 1e3)
+                    row(f"echo 64 B, {kind}, {clients} client(s), window 1,024 ({statistics.median(absolute):.0f} k/s)",
+                        ratios, "≥ 1.5 of a raw proxy")
+                ratios = []
+                for _ in range(options.rounds):
+                    raw = proxy(kind, folder, 1, 1, options.seconds)
+                    ours = farm.load(endpoint, clients=1, window=1, seconds=options.seconds)
+                    ratios.append(ours["p50_us"] / raw["p50_us"])
+                row(f"echo 64 B, {kind}, window 1: p50 ({ours['p50_us']:.0f} µs)", ratios, "≤ 1.3 of a raw proxy")
+
+
+def core(options):
+    done = subprocess.run([BENCH / "bench_core", str(options.seconds)], capture_output=True, text=True,
+                          timeout=600, check=False)
+    print("the core alone, without sockets (goal: ≥ 5 M requests/s on a core):")
+    print("  " + done.stdout.strip().replace("\n", "\n  "))
+
+
+def bare(model, batch, seconds, threads=2):
+    return run_json(BENCH / "bench_bare", "--models", MODELS, "--model", model, "--threads", threads,
+                    "--seconds", seconds, "--batches", batch)["items_per_s"]
+
+
+def models(options):
+    with Farm("cpu:2", MODELS) as farm:
+        endpoint = farm.use("ipc")
+        for model, batch, window, goal in (
+            ("resnet50", 4, 8, 0.9), ("deepcalo", 8, 16, 0.9), ("emtrkmichel", 128, 8, 0.9), ("facile", 16000, 8, 0.45),
+        ):
+            seconds = options.seconds * (3 if model == "resnet50" else 1)
+            ratios = []
+            for _ in range(options.rounds):
+                raw = bare(model, batch, seconds)
+                ours = farm.load(endpoint, model=model, rows=batch, window=window, seconds=seconds)
+                ratios.append(ours["requests_per_s"] * batch / raw)
+            row(f"{model}, {batch} rows a request ({ours['requests_per_s'] * batch:,.0f} items/s)", ratios,
+                f"≥ {goal} of bare ONNX Runtime")
+        ratios = []
+        for _ in range(options.rounds):
+            best = max(bare("deepcalo", batch, options.seconds / 2) for batch in (1, 2, 4, 8, 16, 32))
+            ours = farm.load(endpoint, model="deepcalo", rows=1, clients=64, window=4, seconds=options.seconds)
+            ratios.append(ours["requests_per_s"] / best)
+        row(f"deepcalo, 64 clients, 1 row a request ({ours['requests_per_s']:,.0f} items/s)", ratios,
+            "≥ 0.8 of its best batch bare")
+
+
+def idle(_):
+    """What an idle session costs the broker beyond the connection itself."""
+    import msgpack
+    import zmq
+
+    count = 400
+    with tempfile.TemporaryDirectory(prefix="sonic-b-") as name:
+        with Farm("null", echo_models(pathlib.Path(name) / "m")) as farm:
+            farm.use("ipc")
+            costs = []
+            for opened in (False, True):
+                context = zmq.Context()
+                context.max_sockets = 2 * count
+                before = rss_kib(farm.broker.pid)
+                sockets = [context.socket(zmq.DEALER) for _ in range(count)]
+                for i, s in enumerate(sockets):
+                    s.linger = 0
+                    s.connect(farm.endpoints["ipc"])
+                    if opened:
+                        s.send(msgpack.packb([1, [1, 1, 1000 + i, "idle", "bench", 1, 1, 0], []]))
+                    else:
+                        s.send(msgpack.packb([8, [i, 9], []]))  # a question opens no session
+                for s in sockets:
+                    s.recv_multipart()
+                costs.append((rss_kib(farm.broker.pid) - before) / count)
+                context.destroy()
+                time.sleep(1)
+    print(f"{'an idle client: KiB a connection, and with a session':<58} {costs[0]:7.1f} {costs[1]:9.1f}"
+          f"           ≤ 4 KiB more", flush=True)
+
+
+def memory(options):
+    """RSS of the broker over ten million echo requests."""
+    with tempfile.TemporaryDirectory(prefix="sonic-b-") as name:
+        with Farm("null", echo_models(pathlib.Path(name) / "m")) as farm:
+            endpoint = farm.use("ipc")
+            answers, marks = 0, []
+            while answers < 10_000_000:
+                answers += farm.load(endpoint, clients=4, window=1024, seconds=options.seconds)["answers"]
+                marks.append(rss_kib(farm.broker.pid))
+    print(f"{'RSS after ' + format(answers, ',') + ' echo requests, MiB: first, last':<58} {marks[0] / 1024:7.1f}"
+          f" {marks[-1] / 1024:9.1f}           flat", flush=True)
+
+
+if __name__ == "__main__":
+    main()
