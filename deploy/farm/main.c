@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/endpoints.h"
 #include "common/exitcode.h"
 #include "deploy/farm/child.h"
 #include "deploy/farm/options.h"
@@ -296,12 +297,16 @@ static void stop_all(struct farm_run *f)
 
 static void announce(const struct farm_run *f)
 {
+    char usual[4200];
+    endpoint_client(usual, sizeof(usual));
+    bool is_usual = strcmp(usual, f->client) == 0;
     printf("sonic-farm: ready at %s with", f->client);
     for (size_t i = 0; i < f->o.ndevices; i++)
         printf(" %s", f->names[i]);
-    printf("; models from %s\nsubmit with: sonic-submit --broker %s --model MODEL --input IN.npy "
-           "--output OUT.npy\n",
-           f->o.models, f->client);
+    printf(
+        "; models from %s\nsubmit with: sonic-submit %s%s%s--model MODEL --input IN.npy --output "
+        "OUT.npy\n",
+        f->o.models, is_usual ? "" : "--broker ", is_usual ? "" : f->client, is_usual ? "" : " ");
     fflush(stdout);
 }
 

@@ -148,6 +148,10 @@ static bool finish(struct farm_options *o, char *why, size_t size)
                  o->models);
         return false;
     }
+    char *whole = realpath(o->models, NULL);
+    if (whole)
+        snprintf(o->models, sizeof(o->models), "%s", whole);
+    free(whole);
     return true;
 }
 
