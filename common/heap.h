@@ -5,8 +5,8 @@
 
 #include <malloc.h>
 
-// By default glibc maps each large block afresh and gives it back on free, and gives every thread an
-// arena that shrinks the same way: a 3 MB frame then costs 750 page faults, as much as its copy.
+// By default glibc maps each large block afresh and gives it back on free, and gives every thread
+// an arena that shrinks the same way: a 3 MB frame then costs 750 page faults, as much as its copy.
 // Large blocks stay on one heap instead. 32 MiB is the largest threshold that glibc
 // documents; some versions refuse more. Call first thing, before threads.
 static inline void heap_keep_large_blocks(void)
