@@ -64,6 +64,8 @@ struct executor {
     // The instance_group kind that its models may ask for, beside none and KIND_AUTO.
     // INSTANCE_AUTO: it is a simulated device and takes any.
     enum instance_kind instances;
+    // Executing costs less than waking a thread for it: the worker's main thread does it.
+    bool immediate;
     // Describes the device that `argument` names ("cpu:4" -> "4"; may be empty). 0, or a negative
     // errno with words in `why`.
     int (*probe)(const char *argument, struct device_info *info, char *why, size_t size);

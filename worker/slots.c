@@ -51,21 +51,10 @@ static bool push(struct slots *s, struct job *j)
 static void wake_main(const struct slots *s)
 {
     uint64_t one = 1;
+    if (s->fleet->executor->immediate)
+        return; // it is the main loop that pushed
     ssize_t ignored = write(s->event, &one, sizeof(one)); // fails only when it is readable anyway
     (void)ignored;
-}
-
-struct job *slots_finished(struct slots *s)
-{
-    uint64_t count;
-    ssize_t ignored = read(s->event, &count, sizeof(count));
-    (void)ignored;
-    pthread_mutex_lock(&s->lock);
-    struct job *chain = s->finished;
-    s->finished = NULL;
-    s->last = &s->finished;
-    pthread_mutex_unlock(&s->lock);
-    return chain;
 }
 
 // A job that answers requests that were never executed.
@@ -103,19 +92,38 @@ static void execute(struct slots *s, uint32_t slot, struct job *j)
         job_drop_inputs(j);
 }
 
-// The next job for this slot; NULL: stop. Called and returns with the lock held.
-static struct job *next_job(struct slots *s)
+// With the lock held. NULL: nothing is staged that could start.
+static struct job *take_job(struct slots *s)
 {
     struct batch batch;
     struct batch_item *late;
+    bool taken = batcher_take(s->batcher, clock_now_us(), &batch, &late);
+    if (late && push(s, unexecuted(s, late, SONIC_STATUS_DEADLINE)))
+        wake_main(s);
+    if (!taken)
+        return NULL;
+    struct job *j = job_new(s->pool);
+    j->session = s->session;
+    j->batch = batch;
+    return j;
+}
+
+// With the lock held. True when the main loop must be woken.
+static bool finish_job(struct slots *s, struct job *j)
+{
+    batcher_done(s->batcher, &j->batch);
+    s->rows += j->batch.rows;
+    s->executions++;
+    s->stop = s->stop || j->device_lost;
+    return push(s, j);
+}
+
+// The next job for a slot; NULL: stop. Called and returns with the lock held.
+static struct job *next_job(struct slots *s)
+{
     while (!s->stop) {
-        bool taken = batcher_take(s->batcher, clock_now_us(), &batch, &late);
-        if (late && push(s, unexecuted(s, late, SONIC_STATUS_DEADLINE)))
-            wake_main(s);
-        if (taken) {
-            struct job *j = job_new(s->pool);
-            j->session = s->session;
-            j->batch = batch;
+        struct job *j = take_job(s);
+        if (j) {
             // Each that takes work wakes the next while there is some: nobody wakes for nothing.
             if (s->idle && batcher_ready(s->batcher))
                 pthread_cond_signal(&s->work);
@@ -141,15 +149,22 @@ static void *slot_main(void *user)
         pthread_mutex_lock(&s->lock);
         slot->executing = false;
         slot->moved = true;
-        batcher_done(s->batcher, &j->batch);
-        s->rows += j->batch.rows;
-        s->executions++;
-        s->stop = s->stop || j->device_lost;
-        if (push(s, j))
+        if (finish_job(s, j))
             wake_main(s);
     }
     pthread_mutex_unlock(&s->lock);
     return NULL;
+}
+
+// Executes all that is staged, by an immediate executor; with the lock held, which nobody else
+// wants.
+static void execute_here(struct slots *s)
+{
+    struct job *j;
+    while (!s->stop && (j = take_job(s))) {
+        execute(s, 0, j);
+        finish_job(s, j);
+    }
 }
 
 // ---- life ---------------------------------------------------------------------------------------
@@ -215,7 +230,7 @@ struct slots *slots_new(const struct fleet *fleet, struct job_pool *pool, uint32
     pthread_cond_init(&s->work, NULL);
     s->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     s->batcher = make_batcher(fleet, room_requests, room_bytes);
-    if (s->event >= 0 && s->batcher && start_threads(s, n))
+    if (s->event >= 0 && s->batcher && (fleet->executor->immediate || start_threads(s, n)))
         return s;
     int e = errno;
     slots_free(s);
@@ -253,6 +268,23 @@ int slots_fd(const struct slots *s)
 }
 
 // ---- the main loop's side -----------------------------------------------------------------------
+
+struct job *slots_finished(struct slots *s)
+{
+    if (!s->fleet->executor->immediate) {
+        uint64_t count;
+        ssize_t ignored = read(s->event, &count, sizeof(count));
+        (void)ignored;
+    }
+    pthread_mutex_lock(&s->lock);
+    if (s->fleet->executor->immediate)
+        execute_here(s);
+    struct job *chain = s->finished;
+    s->finished = NULL;
+    s->last = &s->finished;
+    pthread_mutex_unlock(&s->lock);
+    return chain;
+}
 
 struct batch_item *slots_put(struct slots *s, struct batch_item *chain)
 {

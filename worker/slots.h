@@ -3,6 +3,8 @@
 // one lock, so that a slot that is done goes on with what is staged without waiting for the main
 // loop; what is finished goes into a list, and an eventfd wakes the main loop.
 //
+// An immediate executor has no threads: slots_finished executes what is staged.
+//
 // All functions are the main thread's.
 #ifndef SONIC_WORKER_SLOTS_H
 #define SONIC_WORKER_SLOTS_H

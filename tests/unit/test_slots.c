@@ -146,8 +146,26 @@ static void test_every_request_comes_back_once(void **state)
 {
     struct fx f;
     (void)state;
-    open_fx(&f, "null", "4", 16);
+    open_fx(&f, "delay", "0,0,4", 16);
     run(&f, 40000, 100);
+    close_fx(&f);
+}
+
+static void test_an_immediate_executor_needs_no_thread(void **state)
+{
+    struct fx f;
+    bool seen[200] = {false};
+    (void)state;
+    open_fx(&f, "null", "", 16);
+    stage(&f, 0, 100, 0);
+    stage(&f, 100, 100, 1); // late
+    for (struct job *j = slots_finished(f.slots), *next; j; j = next) {
+        next = j->next;
+        check_job(&f, j, seen);
+    }
+    assert_int_equal(f.answered, 200);
+    assert_int_equal(f.late, 100);
+    assert_null(slots_finished(f.slots));
     close_fx(&f);
 }
 
@@ -260,6 +278,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_request_comes_back_once),
+        cmocka_unit_test(test_an_immediate_executor_needs_no_thread),
         cmocka_unit_test(test_slots_work_side_by_side),
         cmocka_unit_test(test_late_and_revoked_requests_are_not_executed),
         cmocka_unit_test(test_a_new_session_voids_what_is_staged),

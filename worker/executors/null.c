@@ -79,6 +79,7 @@ const struct executor executor_null = {
     .kind = "null",
     .backend = "null",
     .instances = INSTANCE_AUTO,
+    .immediate = true,
     .probe = probe,
     .open = open_device,
     .close = close_device,
