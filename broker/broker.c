@@ -19,8 +19,10 @@
 #include "common/log.h"
 #include "common/zsock.h"
 
-// Messages of one side in a turn before the other has its turn.
-#define TURN_BUDGET 256
+// What one side may bring in a turn before the other has its turn and results go out: short turns
+// keep client, broker and worker busy at once instead of one after another.
+#define TURN_MESSAGES 256
+#define TURN_ITEMS 256
 #define PUBLISH_EVERY_US 1000000u
 // While messages are held back nothing tells when their socket takes more: look again so often.
 #define HELD_BACK_RETRY_US 2000u
@@ -137,11 +139,12 @@ void broker_close(struct broker *b)
     zctx_close(b->ctx);
 }
 
-// Takes up to TURN_BUDGET messages of one side; returns how many there were.
+// Takes what one side has, up to a turn's share; returns how many messages there were.
 static int drain_side(struct broker *b, enum peer_side side)
 {
     int n = 0;
-    for (; n < TURN_BUDGET; n++) {
+    b->turn_items = 0;
+    for (; n < TURN_MESSAGES && b->turn_items < TURN_ITEMS; n++) {
         int rc = message_receive(b->sockets[side], true, b->message);
         if (rc == 0)
             break;

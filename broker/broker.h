@@ -57,7 +57,7 @@ struct broker {
     struct wire_header *header;
     struct payload *payload;
     struct broker_counts counts;
-    bool stopping;
+    uint32_t turn_items; // taken from one side in this turn
 };
 
 // How often silent peers are sent a BEAT and workers are expected to send a HEARTBEAT.

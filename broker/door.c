@@ -147,5 +147,6 @@ void door_take(struct broker *b, enum peer_side side)
         door_refuse(b, side, p, SONIC_STATUS_PROTOCOL, 0, text);
         return;
     }
+    b->turn_items += m->nitems;
     take_decoded(b, side, p, m);
 }

@@ -91,6 +91,10 @@ static bool same_model(const struct window_request *a, const char *model, uint32
     return a->version == version && strcmp(a->model, model) == 0;
 }
 
+// Requests of one SUBMIT. A window that travels as one message makes client, broker and worker wait
+// for each other in turn; in several messages they overlap.
+#define SUBMIT_ITEMS 128u
+
 // One SUBMIT with all that the window allows of the model at its head. False: nothing to send.
 static bool send_submit(struct sonic *s)
 {
@@ -125,7 +129,7 @@ static bool send_submit(struct sonic *s)
             break; // what was put travels unused; the request goes with the next message
         window_sent(s->window, r);
         r = window_next(s->window);
-    } while (r && same_model(r, model, version));
+    } while (r && wire_header_items(s->header) < SUBMIT_ITEMS && same_model(r, model, version));
     s->acknowledged = counts.received;
     return send_built(s);
 }
