@@ -52,7 +52,7 @@ static void wake_main(const struct slots *s)
 {
     uint64_t one = 1;
     if (s->fleet->executor->immediate)
-        return; // it is the main loop that pushed
+        return;                                           // it is the main loop that pushed
     ssize_t ignored = write(s->event, &one, sizeof(one)); // fails only when it is readable anyway
     (void)ignored;
 }
