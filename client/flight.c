@@ -46,6 +46,7 @@ static void frame_released(void *data, void *hint)
     if (atomic_fetch_sub(&c->frames, 1) == 1 && atomic_load(&s->nkept) > 0) {
         ssize_t ignored = write(s->wake, &one, sizeof(one));
         (void)ignored;
+        atomic_store(&s->released, true); // last: whoever sees it finds the write in place
     }
 }
 
@@ -86,51 +87,54 @@ static bool send_built(struct sonic *s)
     return rc == 0;
 }
 
-static bool same_model(const struct window_request *a, const char *model, uint32_t version)
+// Adds a request to the SUBMIT under construction; false when it does not fit any more. What was
+// put of it then travels unused, and the request goes with the next message.
+static bool put_request(struct sonic *s, const struct window_request *r)
 {
-    return a->version == version && strcmp(a->model, model) == 0;
+    static _Thread_local struct wire_submit_item item; // large, and only its used part is written
+    struct call *c = r->user;
+    if (!call_fits(s, c))
+        return false;
+    item.seq = r->seq;
+    item.priority = r->priority;
+    item.deadline_us = 0;
+    if (r->deadline_us)
+        item.deadline_us = r->deadline_us > s->now_us ? r->deadline_us - s->now_us : 1;
+    item.tensors.n = c->ninputs;
+    for (unsigned i = 0; i < c->ninputs; i++)
+        if (!put_input(s, c, &c->inputs[i], &item.tensors.at[i]))
+            return false;
+    return wire_add_submit(s->header, &item);
 }
 
 // Requests of one SUBMIT. A window that travels as one message makes client, broker and worker wait
 // for each other in turn; in several messages they overlap.
 #define SUBMIT_ITEMS 128u
 
-// One SUBMIT with all that the window allows of the model at its head. False: nothing to send.
+// One SUBMIT to the model at the queue's head, as far as the window goes. False: nothing was sent.
 static bool send_submit(struct sonic *s)
 {
-    static _Thread_local struct wire_submit_item item; // large, and only its used part is written
     struct window_request *r = window_next(s->window);
     struct window_counts counts;
     if (!r)
         return false;
-    char model[SONIC_NAME_MAX + 1];
-    uint32_t version = r->version;
-    memcpy(model, r->model, sizeof(model));
     window_counts(s->window, &counts);
     struct wire_submit fields = {.epoch = s->epoch,
                                  .received = counts.received,
-                                 .model = wire_str(model),
-                                 .version = version};
+                                 .model = wire_str(r->model),
+                                 .version = r->version};
     wire_begin_submit(s->header, &fields);
-    do {
-        struct call *c = r->user;
-        if (!call_fits(s, c))
-            break;
-        item.seq = r->seq;
-        item.priority = r->priority;
-        item.deadline_us = 0;
-        if (r->deadline_us)
-            item.deadline_us = r->deadline_us > s->now_us ? r->deadline_us - s->now_us : 1;
-        item.tensors.n = c->ninputs;
-        bool put = true;
-        for (unsigned i = 0; i < c->ninputs && put; i++)
-            put = put_input(s, c, &c->inputs[i], &item.tensors.at[i]);
-        if (!put || !wire_add_submit(s->header, &item))
-            break; // what was put travels unused; the request goes with the next message
+    while (r && wire_header_items(s->header) < SUBMIT_ITEMS && put_request(s, r)) {
+        struct window_request *also = window_also(s->window, r);
         window_sent(s->window, r);
-        r = window_next(s->window);
-    } while (r && wire_header_items(s->header) < SUBMIT_ITEMS && same_model(r, model, version));
+        r = also;
+    }
+    if (wire_header_items(s->header) == 0) { // no memory for a frame: tried again next turn
+        payload_reset(s->payload);
+        return false;
+    }
     s->acknowledged = counts.received;
+    s->acknowledged_us = s->now_us;
     return send_built(s);
 }
 
@@ -153,19 +157,6 @@ void flight_cancel(struct sonic *s, uint64_t seq)
     wire_begin_cancel(s->header, &fields);
     wire_add_cancel(s->header, &item);
     send_built(s);
-}
-
-void flight_abandon(struct sonic *s, uint64_t seq)
-{
-    struct window_request *r = window_find(s->window, seq);
-    for (struct call *c = s->kept; c; c = c->kept->next)
-        if (c->request->seq == seq)
-            c->callback = NULL;
-    if (!r)
-        return;
-    ((struct call *)r->user)->callback = NULL;
-    if (window_cancel(s->window, seq) > 0)
-        flight_cancel(s, seq);
 }
 
 // ---- in -----------------------------------------------------------------------------------------
@@ -275,20 +266,21 @@ void flight_answer(struct sonic *s, const struct wire_answer_item *item, bool cu
                       (uint64_t)item->retry_after_ms * 1000, item->acknowledge && current_epoch);
     if (!r)
         return;
-    memcpy(text, item->text.data, item->text.len);
+    if (item->text.len)
+        memcpy(text, item->text.data, item->text.len);
     text[item->text.len] = '\0';
-    sonic_result_t result = {.status = (sonic_status_t)item->status,
+    // The window's status: a BUSY ends a request that was cancelled meanwhile.
+    sonic_result_t result = {.status = (sonic_status_t)r->status,
                              .text = text,
                              .queue_us = item->queue_us,
                              .exec_us = item->exec_us,
                              .exec_rows = item->exec_rows};
-    if (item->status == SONIC_STATUS_OK) {
+    if (r->status == SONIC_STATUS_OK) {
         result.noutputs = item->tensors.n;
         result.outputs = outputs;
-        if (!take_outputs(s, &item->tensors, outputs)) {
+        if (!take_outputs(s, &item->tensors, outputs))
             result = (sonic_result_t){.status = SONIC_PROTOCOL,
                                       .text = "the broker sent a result that is not whole"};
-        }
     }
     complete(s, r->user, &result);
 }
@@ -311,8 +303,14 @@ void flight_due(struct sonic *s)
 
 void flight_end(struct sonic *s, enum sonic_status status)
 {
-    struct window_request *r;
-    while ((r = window_give_up(s->window, status)) != NULL)
+    // Those of now only: a callback may submit again, which lands behind them.
+    struct window_counts counts;
+    window_counts(s->window, &counts);
+    for (size_t i = 0; i < counts.pending; i++) {
+        struct window_request *r = window_give_up(s->window, status);
+        if (!r)
+            break;
         complete_locally(s, r);
+    }
     release_kept(s);
 }

@@ -62,7 +62,8 @@ enum link_state {
 struct sonic {
     void *ctx, *socket, *monitor;
     int epoll, wake, timer;
-    bool woken, in_callback;
+    bool woken, in_callback, closing;
+    atomic_bool released; // libzmq's thread wrote to `wake`
     struct window *window;
     struct wire_decoder *decoder;
     struct wire_header *header;
@@ -73,11 +74,15 @@ struct sonic {
     enum link_state link;
     uint64_t session, epoch;
     uint64_t now_us, heard_us, hello_us, probe_us;
-    uint64_t timer_us;      // what the timer is set to
-    uint64_t want_us;       // when a WANT may be sent next
-    uint64_t acknowledged;  // `received` as last sent
-    uint64_t idle_since_us; // nothing pending since then; 0: something is
-    bool shrunk;            // the window was given back
+    uint64_t timer_us;     // when the timer fires; UINT64_MAX: not
+    uint64_t wanted_us;    // when the window was last asked for
+    uint64_t want_not_us;  // the broker has none to give before that
+    uint64_t acknowledged; // `received` as last sent, and when
+    uint64_t acknowledged_us;
+    uint64_t idle_since_us;    // nothing pending since then; 0: something is
+    uint64_t pending_since_us; // the oldest of what is pending was not submitted before that
+    uint64_t lost_us;          // the broker is taken for lost then; 0: there is no sign of it
+    bool shrunk;               // the window was given back
     uint32_t window_requests;
     uint64_t window_bytes, lost_after_us;
     char endpoint[4096], tenant[SONIC_NAME_MAX + 1], software[SONIC_NAME_MAX + 1];
@@ -93,12 +98,13 @@ struct sonic {
 
 // Sets sonic_error and returns the errno, negative.
 int handle_fail(struct sonic *s, int e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+// Whether the request can be sent at all: 0 or a negative errno.
+int handle_check(struct sonic *s, const sonic_request_t *request);
 // Makes sonic_fd readable.
 void handle_wake(struct sonic *s);
 
 // ---- link.c: the socket, the session, what comes in
-// ---------------------------------------------- Reads what is there and acts on it; returns the
-// number of messages.
+// Reads what is there and acts on it; returns the number of messages.
 unsigned link_receive(struct sonic *s);
 // Looks at the connection's own events, sends HELLO, probes, WANTs: whatever is due.
 void link_tend(struct sonic *s);
@@ -106,17 +112,15 @@ void link_tend(struct sonic *s);
 uint64_t link_wake(const struct sonic *s);
 
 // ---- flight.c: requests out, answers to callbacks
-// ------------------------------------------------- Sends what the window allows.
+// Sends what the window allows.
 void flight_send(struct sonic *s);
 void flight_cancel(struct sonic *s, uint64_t seq);
 // One item of an ANSWER.
 void flight_answer(struct sonic *s, const struct wire_answer_item *item, bool current_epoch);
 // Ends requests that are done without an answer, and those whose kept answer may go out.
 void flight_due(struct sonic *s);
-// Runs every callback that is left with this status.
+// Ends everything that is pending now with this status.
 void flight_end(struct sonic *s, enum sonic_status status);
-// Nobody waits for this request any more: it is cancelled and its callback is not run.
-void flight_abandon(struct sonic *s, uint64_t seq);
 struct call *flight_call(struct sonic *s);
 void flight_recycle(struct sonic *s, struct call *c);
 

@@ -21,7 +21,12 @@
 #define IDLE_US 5000000u
 #define IDLE_REQUESTS 16u
 #define IDLE_BYTES (64u * 1024u)
+// A window that is too small for any request, or small on its owner's wish, is asked for at this
+// pace; one that is only smaller than wished for at the slower one.
 #define WANT_EVERY_US 50000u
+#define WANT_MORE_EVERY_US 1000000u
+// A HELLO that the socket would not take yet.
+#define HELLO_AGAIN_US 10000u
 
 static uint64_t sooner(uint64_t a, uint64_t b)
 {
@@ -52,28 +57,30 @@ static void send_hello(struct sonic *s)
         payload_reset(s->payload);
     s->unsent = false;
     wire_begin_hello(s->header, &fields);
-    send_header(s);
+    s->hello_us = s->now_us + (send_header(s) ? HELLO_RETRY_US : HELLO_AGAIN_US);
     s->link = LINK_HELLO;
-    s->hello_us = s->now_us + HELLO_RETRY_US;
 }
 
-static void send_want(struct sonic *s, uint32_t requests, uint64_t bytes)
+// Asks for the window of an idle handle or the one that its owner wished for.
+static bool send_want(struct sonic *s, bool idle)
 {
     struct window_counts counts;
     if (s->unsent)
-        return;
+        return false;
     window_counts(s->window, &counts);
     struct wire_want fields = {.epoch = s->epoch,
                                .received = counts.received,
-                               .want_requests = requests,
-                               .want_bytes = bytes,
+                               .want_requests = idle ? IDLE_REQUESTS : s->window_requests,
+                               .want_bytes = idle ? IDLE_BYTES : s->window_bytes,
                                .need_bytes = counts.needed_bytes};
     if (counts.needed_bytes > fields.want_bytes)
         fields.want_bytes = counts.needed_bytes;
     wire_begin_want(s->header, &fields);
-    if (send_header(s))
-        s->acknowledged = counts.received;
-    s->want_us = s->now_us + WANT_EVERY_US;
+    if (!send_header(s))
+        return false;
+    s->acknowledged = counts.received;
+    s->acknowledged_us = s->wanted_us = s->now_us;
+    return true;
 }
 
 // ---- what comes in ------------------------------------------------------------------------------
@@ -85,6 +92,8 @@ static void take_welcome(struct sonic *s, const struct wire_welcome *m)
     s->epoch = m->epoch;
     s->link = LINK_OPEN;
     s->acknowledged = 0;
+    s->wanted_us = s->now_us;
+    s->want_not_us = 0;
     s->shrunk = false;
     window_reopen(s->window);
     window_grant(s->window, m->grant_requests, m->grant_bytes);
@@ -117,9 +126,17 @@ static void take_refuse(struct sonic *s, const struct wire_refuse *m)
 
 static void take_credit(struct sonic *s, const struct wire_credit *m)
 {
+    struct window_counts counts;
+    if (s->link != LINK_OPEN || m->epoch != s->epoch)
+        return; // of an earlier life; WELCOME says what holds now
     window_grant(s->window, m->grant_requests, m->grant_bytes);
+    s->want_not_us = s->now_us + (uint64_t)m->retry_after_ms * 1000;
+    window_counts(s->window, &counts);
     if (m->retry_after_ms)
-        s->want_us = s->now_us + (uint64_t)m->retry_after_ms * 1000;
+        handle_fail(s, EAGAIN,
+                    "broker %s has no window of %llu bytes free, which the next request needs; it "
+                    "is asked again",
+                    s->endpoint, (unsigned long long)counts.needed_bytes);
 }
 
 static void take_reply(struct sonic *s, const struct wire_reply *m)
@@ -171,6 +188,8 @@ static void take_catalog(struct sonic *s, const struct wire_message *m)
         q->done = true;
         return;
     }
+    if (q->nmodels + m->nitems > SONIC_MODELS_MAX)
+        return; // no farm has so many
     sonic_model_t *models = realloc(q->models, (q->nmodels + m->nitems) * sizeof(*models));
     if (!models)
         return;
@@ -232,6 +251,18 @@ unsigned link_receive(struct sonic *s)
 
 // ---- what is due --------------------------------------------------------------------------------
 
+// A question's reply does not outlive its connection.
+static void ask_again(struct sonic *s)
+{
+    struct question *q = s->question;
+    if (!q || q->done)
+        return;
+    free(q->models);
+    q->models = NULL;
+    q->nmodels = 0;
+    q->sent = false;
+}
+
 // The connection's own events: a link that came up gets a HELLO, whoever is at its other end now.
 static void watch_connection(struct sonic *s)
 {
@@ -244,9 +275,10 @@ static void watch_connection(struct sonic *s)
         message_clear(&event);
         if (s->link == LINK_REFUSED)
             continue;
-        if (kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED)
+        if (kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
             send_hello(s);
-        else if (kind == ZMQ_EVENT_DISCONNECTED)
+            ask_again(s);
+        } else if (kind == ZMQ_EVENT_DISCONNECTED)
             s->link = LINK_DOWN;
     }
 }
@@ -261,28 +293,54 @@ static void ask_question(struct sonic *s)
     q->sent = send_header(s);
 }
 
-// The window's size: asked for when requests wait for it, given back when none do.
+// When the window is to be asked for; UINT64_MAX when it need not be.
+static uint64_t want_us(const struct sonic *s, const struct window_counts *c)
+{
+    bool urgent = s->shrunk || c->grant_requests == 0 || c->needed_bytes > c->grant_bytes;
+    if (c->queued == 0 ||
+        (!urgent && c->grant_requests >= s->window_requests && c->grant_bytes >= s->window_bytes))
+        return UINT64_MAX;
+    uint64_t at_us = s->wanted_us + (urgent ? WANT_EVERY_US : WANT_MORE_EVERY_US);
+    return at_us > s->want_not_us ? at_us : s->want_not_us;
+}
+
+// When answers are to be acknowledged by themselves, because no SUBMIT does it.
+static uint64_t acknowledge_us(const struct sonic *s, const struct window_counts *c)
+{
+    return c->received != s->acknowledged && c->queued == 0 ? s->acknowledged_us + ACKNOWLEDGE_US
+                                                            : UINT64_MAX;
+}
+
+// When the window is to be given back.
+static uint64_t shrink_us(const struct sonic *s)
+{
+    return s->idle_since_us && !s->shrunk ? s->idle_since_us + IDLE_US : UINT64_MAX;
+}
+
+// When a broker that owes answers is to be asked whether it still knows us.
+static uint64_t probe_us(const struct sonic *s, const struct window_counts *c)
+{
+    uint64_t silent_us = SILENT_US;
+    if (s->lost_after_us) // before it is taken for lost
+        silent_us = sooner(silent_us, s->lost_after_us / 3);
+    uint64_t at_us = s->heard_us + silent_us, next_us = s->probe_us + silent_us;
+    return c->in_flight == 0 ? UINT64_MAX : at_us > next_us ? at_us : next_us;
+}
+
 static void tend_window(struct sonic *s, const struct window_counts *c)
 {
-    bool too_small = c->needed_bytes > c->grant_bytes || (s->shrunk && c->queued > 0);
-    if (c->pending > 0)
-        s->idle_since_us = 0;
-    else if (s->idle_since_us == 0)
-        s->idle_since_us = s->now_us;
-    if (too_small && s->now_us >= s->want_us) {
-        send_want(s, s->window_requests, s->window_bytes);
-        s->shrunk = false;
-        return;
-    }
-    if (c->pending > 0 || s->shrunk)
-        return;
-    if (s->now_us - s->idle_since_us >= IDLE_US) {
+    if (s->now_us >= want_us(s, c)) {
+        s->shrunk = !send_want(s, false) && s->shrunk;
+    } else if (s->now_us >= shrink_us(s)) {
         // Ours first, then the broker's: nothing can be sent over the smaller window meanwhile.
         window_grant(s->window, IDLE_REQUESTS, IDLE_BYTES);
-        send_want(s, IDLE_REQUESTS, IDLE_BYTES);
         s->shrunk = true;
-    } else if (c->received != s->acknowledged && s->now_us - s->idle_since_us >= ACKNOWLEDGE_US) {
-        send_want(s, s->window_requests, s->window_bytes);
+        send_want(s, true);
+    } else if (s->now_us >= acknowledge_us(s, c)) {
+        send_want(s, s->shrunk);
+    } else if (s->now_us >= probe_us(s, c)) {
+        s->probe_us = s->now_us;
+        send_want(s, s->shrunk); // answered CREDIT or REGISTER_AGAIN
     }
 }
 
@@ -296,30 +354,21 @@ void link_tend(struct sonic *s)
     if (s->link != LINK_OPEN)
         return;
     window_counts(s->window, &c);
+    if (c.pending > 0)
+        s->idle_since_us = 0;
+    else if (s->idle_since_us == 0)
+        s->idle_since_us = s->now_us;
     tend_window(s, &c);
-    if (c.in_flight > 0 && s->now_us - sooner(s->heard_us, s->now_us) >= SILENT_US &&
-        s->now_us >= s->probe_us) {
-        send_want(s, s->window_requests, s->window_bytes); // answered CREDIT or REGISTER_AGAIN
-        s->probe_us = s->now_us + SILENT_US;
-    }
 }
 
 uint64_t link_wake(const struct sonic *s)
 {
     struct window_counts c;
-    uint64_t at_us = UINT64_MAX;
-    window_counts(s->window, &c);
     if (s->link == LINK_HELLO)
-        at_us = sooner(at_us, s->hello_us);
+        return s->hello_us;
     if (s->link != LINK_OPEN)
-        return at_us;
-    if (c.in_flight > 0)
-        at_us = sooner(at_us, s->heard_us + SILENT_US > s->probe_us ? s->heard_us + SILENT_US
-                                                                    : s->probe_us);
-    if (c.needed_bytes > c.grant_bytes || (s->shrunk && c.queued > 0))
-        at_us = sooner(at_us, s->want_us);
-    if (c.pending == 0 && !s->shrunk && s->idle_since_us)
-        at_us = sooner(at_us, s->idle_since_us +
-                                  (c.received != s->acknowledged ? ACKNOWLEDGE_US : IDLE_US));
-    return at_us;
+        return UINT64_MAX;
+    window_counts(s->window, &c);
+    uint64_t at_us = sooner(want_us(s, &c), acknowledge_us(s, &c));
+    return sooner(at_us, sooner(shrink_us(s), probe_us(s, &c)));
 }

@@ -24,6 +24,12 @@
 #define DEFAULT_BYTES (64ull << 20)
 // Goodbyes and cancels have this long to leave when a handle is closed.
 #define LINGER_MS 200
+// Times handed in are cut to this, some 146,000 years, so that sums of them cannot wrap.
+#define FOR_EVER_US (UINT64_MAX / 4)
+// When the caller was away for longer than the patience of lost_after_ms, the broker gets so long
+// to be heard before it is taken for lost.
+#define AWAY_US 100000u
+#define HEARING_US 1000000u
 
 int handle_fail(struct sonic *s, int e, const char *fmt, ...)
 {
@@ -69,7 +75,8 @@ static void take_options(struct sonic *s, const sonic_options_t *o)
     label(s->software, sizeof(s->software), o->software ? o->software : "libsonic/" SONIC_VERSION);
     s->window_requests = o->window_requests ? o->window_requests : DEFAULT_REQUESTS;
     s->window_bytes = o->window_bytes ? o->window_bytes : DEFAULT_BYTES;
-    s->lost_after_us = o->lost_after_ms * 1000;
+    s->lost_after_us =
+        o->lost_after_ms < FOR_EVER_US / 1000 ? o->lost_after_ms * 1000 : FOR_EVER_US;
 }
 
 static int add_fd(struct sonic *s, int fd)
@@ -132,6 +139,7 @@ int sonic_open(sonic_t **out, const sonic_options_t *options)
     if (!s)
         return -ENOMEM;
     s->epoll = s->wake = s->timer = -1;
+    s->timer_us = UINT64_MAX;
     s->now_us = s->heard_us = clock_now_us();
     take_options(s, options);
     int rc = open_parts(s);
@@ -159,6 +167,7 @@ void sonic_close(sonic_t *s)
 {
     if (!s)
         return;
+    s->closing = true;
     if (s->link == LINK_OPEN && !s->unsent) {
         struct wire_bye fields = {.epoch = s->epoch};
         wire_begin_bye(s->header, &fields);
@@ -220,6 +229,12 @@ static int check_request(struct sonic *s, const sonic_request_t *r, uint64_t *by
     return 0;
 }
 
+int handle_check(struct sonic *s, const sonic_request_t *request)
+{
+    uint64_t bytes;
+    return check_request(s, request, &bytes);
+}
+
 int sonic_submit(sonic_t *s, const sonic_request_t *request, uint64_t *id)
 {
     struct window_counts counts;
@@ -227,6 +242,8 @@ int sonic_submit(sonic_t *s, const sonic_request_t *request, uint64_t *id)
     int rc = check_request(s, request, &r.bytes);
     if (rc != 0)
         return rc;
+    if (s->closing)
+        return handle_fail(s, ESHUTDOWN, "the handle is being closed");
     window_counts(s->window, &counts);
     if (counts.pending >= 2 * (size_t)s->window_requests)
         return handle_fail(s, EAGAIN, "%zu requests are pending: call sonic_process first",
@@ -234,8 +251,10 @@ int sonic_submit(sonic_t *s, const sonic_request_t *request, uint64_t *id)
     struct call *c = flight_call(s);
     uint64_t now_us = clock_now_us();
     memcpy(r.model, request->model, strlen(request->model) + 1);
-    if (request->deadline_us)
+    if (request->deadline_us && request->deadline_us < FOR_EVER_US)
         r.deadline_us = now_us + request->deadline_us;
+    if (counts.pending == 0)
+        s->pending_since_us = now_us;
     r.user = c;
     struct window_request *queued = c ? window_submit(s->window, now_us, &r) : NULL;
     if (!queued) {
@@ -249,7 +268,8 @@ int sonic_submit(sonic_t *s, const sonic_request_t *request, uint64_t *id)
     c->callback = request->callback;
     c->user = request->user;
     c->ninputs = request->ninputs;
-    memcpy(c->inputs, request->inputs, request->ninputs * sizeof(c->inputs[0]));
+    if (request->ninputs)
+        memcpy(c->inputs, request->inputs, request->ninputs * sizeof(c->inputs[0]));
     if (id)
         *id = queued->seq;
     handle_wake(s);
@@ -269,43 +289,56 @@ int sonic_cancel(sonic_t *s, uint64_t id)
 
 // ---- the loop -----------------------------------------------------------------------------------
 
+// When a broker that stays silent runs out of lost_after_ms; UINT64_MAX: there is no such time.
+static uint64_t patience_us(const struct sonic *s)
+{
+    uint64_t since_us = s->heard_us > s->pending_since_us ? s->heard_us : s->pending_since_us;
+    struct window_counts counts;
+    window_counts(s->window, &counts);
+    return s->lost_after_us && counts.pending ? since_us + s->lost_after_us : UINT64_MAX;
+}
+
 static void arm_timer(struct sonic *s)
 {
     uint64_t at_us = window_wake(s->window), link_us = link_wake(s);
-    struct itimerspec spec = {0};
+    uint64_t lost_us = s->lost_us ? s->lost_us : patience_us(s);
     if (link_us < at_us)
         at_us = link_us;
-    if (s->lost_after_us && sonic_pending(s) && s->heard_us + s->lost_after_us < at_us)
-        at_us = s->heard_us + s->lost_after_us;
-    if (at_us == s->timer_us)
-        return;
+    if (lost_us < at_us)
+        at_us = lost_us;
+    if (at_us >= s->timer_us)
+        return; // it fires earlier, and is set anew then: saves a system call a turn
     s->timer_us = at_us;
-    if (at_us != UINT64_MAX) {
-        at_us += at_us == 0; // zero would disarm it
-        spec.it_value.tv_sec = (time_t)(at_us / 1000000);
-        spec.it_value.tv_nsec = (long)(at_us % 1000000) * 1000;
-    }
+    at_us += at_us == 0; // zero would disarm it
+    struct itimerspec spec = {.it_value = {.tv_sec = (time_t)(at_us / 1000000),
+                                           .tv_nsec = (long)(at_us % 1000000) * 1000}};
     timerfd_settime(s->timer, TFD_TIMER_ABSTIME, &spec, NULL);
 }
 
 static void clear_fds(struct sonic *s)
 {
     uint64_t count;
-    ssize_t ignored = 0;
-    if (s->woken || s->kept)
-        ignored = read(s->wake, &count, sizeof(count));
-    s->woken = false;
-    if (s->timer_us <= s->now_us) {
-        ignored = read(s->timer, &count, sizeof(count));
-        s->timer_us = 0; // it has fired: arm it anew
+    if (s->woken || atomic_exchange(&s->released, false)) {
+        ssize_t ignored = read(s->wake, &count, sizeof(count));
+        (void)ignored;
+        s->woken = false;
     }
-    (void)ignored;
+    if (s->timer_us <= s->now_us && read(s->timer, &count, sizeof(count)) == sizeof(count))
+        s->timer_us = UINT64_MAX;
 }
 
 static void give_up_when_lost(struct sonic *s)
 {
-    if (!s->lost_after_us || s->now_us < s->heard_us + s->lost_after_us || !sonic_pending(s))
+    uint64_t at_us = patience_us(s);
+    if (s->now_us < at_us) {
+        s->lost_us = 0;
         return;
+    }
+    if (s->lost_us == 0)
+        s->lost_us = s->now_us + (s->now_us - at_us > AWAY_US ? HEARING_US : 0);
+    if (s->now_us < s->lost_us)
+        return;
+    s->lost_us = 0;
     handle_fail(s, EHOSTUNREACH, "no broker answered at %s for %llu ms", s->endpoint,
                 (unsigned long long)(s->lost_after_us / 1000));
     flight_end(s, SONIC_STATUS_LOST);

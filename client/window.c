@@ -9,6 +9,8 @@
 // A BUSY without a time is tried again after this; repeated BUSYs wait longer, up to the most.
 #define RETRY_US 10000u
 #define RETRY_MOST_US 1000000u
+// Requests to other models that window_also passes over before it gives up.
+#define PASS_OVER 64u
 
 struct list {
     struct window_request *first, *last;
@@ -184,7 +186,9 @@ static void enqueue(struct window *w, struct window_request *r, bool again)
         prepend(&w->queued, r);
     else
         append(&w->queued, r);
-    if (r->deadline_us)
+    if (r->cancelled)
+        soon(w, 0);
+    else if (r->deadline_us)
         soon(w, r->deadline_us);
     if (r->bytes > w->counts.needed_bytes)
         w->counts.needed_bytes = r->bytes;
@@ -278,8 +282,28 @@ struct window_request *window_next(struct window *w)
     return r;
 }
 
+struct window_request *window_also(const struct window *w, const struct window_request *r)
+{
+    struct window_request *next = r->next;
+    uint64_t bytes = w->sent_bytes + r->bytes;
+    if (w->sent.n + 1 >= w->counts.grant_requests)
+        return NULL;
+    for (unsigned i = 0; next && i < PASS_OVER; i++, next = next->next)
+        if (next->version == r->version && strcmp(next->model, r->model) == 0)
+            return bytes + next->bytes <= w->counts.grant_bytes ? next : NULL;
+    return NULL;
+}
+
+static uint64_t late_us(const struct window_request *r)
+{
+    return r->deadline_us < UINT64_MAX - WINDOW_LATE_US ? r->deadline_us + WINDOW_LATE_US
+                                                        : UINT64_MAX;
+}
+
 void window_sent(struct window *w, struct window_request *r)
 {
+    if (r->deadline_us)
+        soon(w, late_us(r));
     leave(w, r);
     r->state = WINDOW_SENT;
     r->attempts++;
@@ -353,12 +377,14 @@ int window_cancel(struct window *w, uint64_t seq)
 static struct window_request *due_in(struct window *w, struct list *l, uint64_t now_us)
 {
     for (struct window_request *r = l->first; r; r = r->next) {
-        if (r->cancelled)
+        bool sent = r->state == WINDOW_SENT;
+        uint64_t end_us = sent ? late_us(r) : r->deadline_us;
+        if (r->cancelled && !sent)
             return finish(w, r, SONIC_STATUS_CANCELLED);
-        if (r->deadline_us && r->deadline_us <= now_us)
+        if (r->deadline_us && end_us <= now_us)
             return finish(w, r, SONIC_STATUS_DEADLINE);
         if (r->deadline_us)
-            soon(w, r->deadline_us);
+            soon(w, end_us);
         if (r->state == WINDOW_WAITING)
             soon(w, r->retry_us);
     }
@@ -385,6 +411,8 @@ struct window_request *window_due(struct window *w, uint64_t now_us)
     struct window_request *r = due_in(w, &w->waiting, now_us);
     if (!r)
         r = due_in(w, &w->queued, now_us);
+    if (!r)
+        r = due_in(w, &w->sent, now_us);
     if (r)
         w->soonest_us = 0; // there may be more: look again at once
     return r;

@@ -34,7 +34,7 @@ struct window_request {
     uint32_t attempts; // times sent
     enum window_state state;
     bool cancelled;           // asked for; answered CANCELLED when it would be sent again
-    enum sonic_status status; // when done by the window itself
+    enum sonic_status status; // when done
     struct window_request *next, *prev;
     struct window_request *chain; // in its hash bucket
 };
@@ -58,6 +58,9 @@ void window_reopen(struct window *w);
 
 // The next request that may be sent now, NULL when there is none (nothing queued, or no window).
 struct window_request *window_next(struct window *w);
+// The next one to the same model behind r, which is about to be sent, if the window has room for
+// both: they can share a message. Passes over a bounded number of requests to other models.
+struct window_request *window_also(const struct window *w, const struct window_request *r);
 // It was put into a message: it counts against the window from now on.
 void window_sent(struct window *w, struct window_request *r);
 
@@ -70,8 +73,10 @@ struct window_request *window_answer(struct window *w, uint64_t now_us, uint64_t
 // window_due; -1: no such request.
 int window_cancel(struct window *w, uint64_t seq);
 
-// Requests that are done without an answer: cancelled or past their deadline before they were sent.
+// Requests that are done without an answer: cancelled before they were sent, or past their deadline
+// (a sent one is left to the broker for WINDOW_LATE_US more, whose answer says what became of it).
 // One a call, status set; NULL when there is none at this time.
+#define WINDOW_LATE_US 1000000u
 struct window_request *window_due(struct window *w, uint64_t now_us);
 // Ends any one request with this status (all are lost, or the handle is closed); NULL when none is
 // left.
