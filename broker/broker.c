@@ -4,11 +4,11 @@
 #include "broker/broker.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -28,6 +28,7 @@
 #define HELD_BACK_RETRY_US 2000u
 // How long a broker that was told to stop goes on answering what it accepted.
 #define STOP_US 5000000u
+#define LOOK_EVERY_US 10000u
 
 static void free_payload(void *payload, void *user)
 {
@@ -93,11 +94,29 @@ static bool open_farm(struct broker *b)
     return true;
 }
 
+// SIGTERM and SIGINT from now on wait in a descriptor; threads that are started later inherit it.
+static int open_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) != 0)
+        return -1;
+    return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+}
+
 int broker_open(struct broker *b, const struct broker_options *o, char *why, size_t size)
 {
     memset(b, 0, sizeof(*b));
     b->options = o;
     b->now_us = b->started_us = clock_now_us();
+    b->stop_us = UINT64_MAX;
+    b->signals = open_signals();
+    if (b->signals < 0) {
+        snprintf(why, size, "cannot open a signalfd: %s", strerror(errno));
+        return EXIT_INTERNAL;
+    }
     if (!open_farm(b)) {
         snprintf(why, size, "out of memory");
         return EXIT_INTERNAL;
@@ -137,12 +156,14 @@ void broker_close(struct broker *b)
     wire_header_free(b->header);
     wire_decoder_free(b->decoder);
     zctx_close(b->ctx);
+    if (b->signals >= 0)
+        close(b->signals);
 }
 
 // Takes what one side has, up to a turn's share; returns how many messages there were.
-static int drain_side(struct broker *b, enum peer_side side)
+static unsigned drain_side(struct broker *b, enum peer_side side)
 {
-    int n = 0;
+    unsigned n = 0;
     b->turn_items = 0;
     for (; n < TURN_MESSAGES && b->turn_items < TURN_ITEMS; n++) {
         int rc = message_receive(b->sockets[side], true, b->message);
@@ -162,9 +183,9 @@ static int drain_side(struct broker *b, enum peer_side side)
     return n;
 }
 
-// Everything that is due, and all that it makes to be sent. Returns when to come back.
-static uint64_t turn(struct broker *b)
+uint64_t broker_turn(struct broker *b, unsigned *taken)
 {
+    *taken = drain_side(b, PEER_WORKER) + drain_side(b, PEER_CLIENT);
     uint64_t next_us = farm_tick(b->farm, b->now_us);
     outbox_drain(b);
     if (b->now_us >= b->next_beat_us) {
@@ -180,48 +201,24 @@ static uint64_t turn(struct broker *b)
     return next_us < b->next_beat_us ? next_us : b->next_beat_us;
 }
 
-static int add_fd(int epoll, int fd)
-{
-    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
-    return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
-}
+// ---- the loop -----------------------------------------------------------------------------------
 
-static int open_epoll(struct broker *b, int *signals)
+// Waits for a socket, a signal or the time; ppoll, because a queue delay is a matter of
+// microseconds. libzmq's descriptors are edge-triggered and say nothing about messages that were
+// there before: ZMQ_EVENTS is looked at first.
+static void wait_for_events(struct broker *b, uint64_t until_us)
 {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    *signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-    int epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (*signals < 0 || epoll < 0 || add_fd(epoll, *signals) != 0 ||
-        add_fd(epoll, zsock_fd(b->sockets[PEER_CLIENT])) != 0 ||
-        add_fd(epoll, zsock_fd(b->sockets[PEER_WORKER])) != 0) {
-        log_error("epoll", "why=\"%s\"", strerror(errno));
-        return -1;
-    }
-    return epoll;
-}
-
-// Waits for a socket, a signal or the time. libzmq's fds stay readable until ZMQ_EVENTS was read,
-// and say nothing about messages that were there before: both are looked at first.
-static void wait_for_events(struct broker *b, int epoll, uint64_t until_us)
-{
-    struct epoll_event events[4];
+    struct pollfd fds[] = {{zsock_fd(b->sockets[PEER_CLIENT]), POLLIN, 0},
+                           {zsock_fd(b->sockets[PEER_WORKER]), POLLIN, 0},
+                           {b->signals, POLLIN, 0}};
     if ((zsock_events(b->sockets[PEER_CLIENT]) | zsock_events(b->sockets[PEER_WORKER])) &
         ZMQ_POLLIN)
         return;
     uint64_t now_us = clock_now_us();
     uint64_t left_us = until_us > now_us ? until_us - now_us : 0;
-    int ms = left_us > 1000000 ? 1000 : (int)((left_us + 999) / 1000);
-    epoll_wait(epoll, events, 4, ms);
-}
-
-static bool stop_asked(int signals)
-{
-    struct signalfd_siginfo info;
-    return read(signals, &info, sizeof(info)) == sizeof(info);
+    struct timespec left = {.tv_sec = (time_t)(left_us / 1000000),
+                            .tv_nsec = (long)(left_us % 1000000 * 1000)};
+    ppoll(fds, 3, &left, NULL);
 }
 
 static bool nothing_open(const struct broker *b)
@@ -231,35 +228,38 @@ static bool nothing_open(const struct broker *b)
     return s.queued + s.leased + s.waiting_answers == 0 && !b->blocked;
 }
 
+// Whether the broker is to end now: it was told to, and has answered all it had or waited enough.
+static bool ends_now(struct broker *b)
+{
+    struct signalfd_siginfo info;
+    if (read(b->signals, &info, sizeof(info)) == sizeof(info)) {
+        if (b->stopping)
+            return true; // told twice
+        b->stopping = true;
+        b->stop_us = b->now_us + STOP_US;
+        log_info("stopping", "text=\"finishing what was accepted; a second signal stops at once\"");
+    }
+    return b->stopping && (nothing_open(b) || b->now_us >= b->stop_us);
+}
+
 int broker_run(struct broker *b)
 {
-    int signals;
-    int epoll = open_epoll(b, &signals);
-    uint64_t stop_us = UINT64_MAX;
-    if (epoll < 0)
-        return EXIT_INTERNAL;
     log_info("started", "name=%s epoch=%016llx client=%s worker=%s", b->options->name,
              (unsigned long long)b->epoch, b->options->client_endpoints[0],
              b->options->worker_endpoints[0]);
     for (;;) {
+        unsigned taken;
         b->now_us = clock_now_us();
-        int taken = drain_side(b, PEER_WORKER) + drain_side(b, PEER_CLIENT);
-        uint64_t next_us = turn(b);
-        if (taken)
+        uint64_t next_us = broker_turn(b, &taken);
+        // Under load there is always another turn: signals are looked for by time, not when idle.
+        if (taken && b->now_us < b->next_look_us)
             continue;
-        if (stop_asked(signals)) {
-            if (stop_us != UINT64_MAX)
-                break; // asked twice: now
-            stop_us = b->now_us + STOP_US;
-            log_info("stopping", "text=\"finishing what was accepted; a second signal stops at "
-                                 "once\"");
-        }
-        if (stop_us != UINT64_MAX && (nothing_open(b) || b->now_us >= stop_us))
+        b->next_look_us = b->now_us + LOOK_EVERY_US;
+        if (ends_now(b))
             break;
-        wait_for_events(b, epoll, next_us < stop_us ? next_us : stop_us);
+        if (!taken)
+            wait_for_events(b, next_us < b->stop_us ? next_us : b->stop_us);
     }
     log_info("stopped", "name=%s", b->options->name);
-    close(epoll);
-    close(signals);
     return EXIT_OK;
 }

@@ -48,7 +48,7 @@ struct broker {
     struct peers *peers;
     struct registry *registry; // NULL without --redis
     uint64_t epoch, started_us, now_us;
-    uint64_t next_beat_us, next_publish_us;
+    uint64_t next_beat_us, next_publish_us, next_look_us;
     uint64_t refusals_left; // to peers that we do not know, this second
     uint64_t refusals_until_us;
     struct peer *blocked; // with messages held back
@@ -58,19 +58,29 @@ struct broker {
     struct payload *payload;
     struct broker_counts counts;
     uint32_t turn_items; // taken from one side in this turn
+    int signals;         // signalfd of SIGTERM and SIGINT, or -1
+    bool stopping;       // answers what was accepted, takes nothing more
+    uint64_t stop_us;    // gives up on that then
 };
 
 // How often silent peers are sent a BEAT and workers are expected to send a HEARTBEAT.
 #define BROKER_BEAT_US 500000u
 
-// Opens everything. 0, or an exitcode with `why`.
+// What a stopping broker answers to whatever is new: by then it is gone, or another is there.
+#define BROKER_STOP_RETRY_MS 1000u
+#define BROKER_STOP_TEXT "the broker is stopping"
+
+// Opens everything and blocks SIGTERM and SIGINT, which broker_run takes from a descriptor. 0, or
+// an exitcode with `why`; broker_close either way.
 int broker_open(struct broker *b, const struct broker_options *o, char *why, size_t size);
 void broker_close(struct broker *b);
 // Serves until SIGTERM or SIGINT. An exitcode.
 int broker_run(struct broker *b);
+// One turn at b->now_us: takes what is there, does what is due, sends what comes of it. *taken:
+// messages there were. Returns when the next turn is due at the latest.
+uint64_t broker_turn(struct broker *b, unsigned *taken);
 
-// ---- door.c: one message from a peer (in b->message)
-// ---------------------------------------------
+// ---- door.c: one message from a peer, in b->message ----
 void door_take(struct broker *b, enum peer_side side);
 void door_take_client(struct broker *b, struct peer *p, struct wire_message *m);
 void door_take_worker(struct broker *b, struct peer *p, struct wire_message *m);
@@ -82,10 +92,9 @@ bool door_version(uint32_t min, uint32_t max, uint32_t *version, char *why, size
 // Takes a peer off the farm and forgets it. `died`: its link is gone (a worker's leases count it).
 void door_forget(struct broker *b, struct peer *p, bool died);
 
-// ---- outbox.c: what goes out
-// --------------------------------------------------------------------- Sends b->header and
-// b->payload to a peer, or holds them back while its socket is full. False: the peer is gone (or
-// holds back too much) and was forgotten.
+// ---- outbox.c: what goes out ----
+// Sends b->header and b->payload to a peer, or holds them back while its socket is full. False: the
+// peer is gone (or holds back too much) and was forgotten.
 bool outbox_send(struct broker *b, struct peer *p);
 // Sends to the sender of b->message, which may be no peer of ours; lost when it cannot be sent.
 void outbox_reply(struct broker *b, enum peer_side side);
@@ -94,7 +103,7 @@ void outbox_drain(struct broker *b);
 // Proves the link to peers that were silent both ways, and so learns which are gone.
 void outbox_beat(struct broker *b);
 
-// ---- status.c -----------------------------------------------------------------------------------
+// ---- status.c: what it says about itself ----
 // The text of `sonic-submit status`, malloc'd. NULL: out of memory.
 char *status_text(struct broker *b);
 // Puts this broker's and its models' records into the registry.

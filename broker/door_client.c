@@ -56,6 +56,11 @@ static void take_hello(struct broker *b, struct peer *p, const struct wire_hello
         door_refuse(b, PEER_CLIENT, NULL, SONIC_STATUS_VERSION, 0, why);
         return;
     }
+    if (b->stopping) {
+        door_refuse(b, PEER_CLIENT, NULL, SONIC_STATUS_BUSY, BROKER_STOP_RETRY_MS,
+                    BROKER_STOP_TEXT);
+        return;
+    }
     if (!name_is_label(hello->tenant.data, hello->tenant.len) ||
         !name_is_label(hello->software.data, hello->software.len)) {
         door_refuse(b, PEER_CLIENT, NULL, SONIC_STATUS_PROTOCOL, 0,
@@ -206,7 +211,10 @@ static void take_submit(struct broker *b, struct peer *p, const struct wire_mess
     const struct model_config *model = id != FARM_NONE ? catalog_model(b->catalog, id) : NULL;
     for (uint32_t i = 0; i < m->nitems && !refusals.gone; i++) {
         const struct wire_submit_item *item = &m->items.submit[i];
-        if (model)
+        if (b->stopping)
+            refuse_request(&refusals, item->seq, SONIC_STATUS_BUSY, BROKER_STOP_RETRY_MS,
+                           BROKER_STOP_TEXT);
+        else if (model)
             take_request(&refusals, model, id, item);
         else
             refuse_unknown_model(&refusals, fields, item->seq);

@@ -65,6 +65,11 @@ static void take_join(struct broker *b, struct peer *p, const struct wire_messag
     struct peer *other = peers_session(b->peers, PEER_WORKER, join->session);
     if (other)
         door_forget(b, other, false);
+    if (b->stopping) {
+        door_refuse(b, PEER_WORKER, NULL, SONIC_STATUS_BUSY, BROKER_STOP_RETRY_MS,
+                    BROKER_STOP_TEXT);
+        return;
+    }
     if (!door_version(join->version_min, join->version_max, &version, why, sizeof(why))) {
         b->counts.version_refused++;
         door_refuse(b, PEER_WORKER, NULL, SONIC_STATUS_VERSION, 0, why);
@@ -166,13 +171,15 @@ static void take_result(struct broker *b, struct peer *p, const struct wire_resu
         body_free(body);
 }
 
+// A worker that said BYE goes with its last lease. That may be revoked as well as answered, so each
+// of its beats looks, too.
 static void leave_when_empty(struct broker *b, struct peer *p)
 {
     struct farm_worker_stats s;
     if (!p->leaving)
         return;
     for (uint32_t i = 0; farm_worker_stats(b->farm, i, &s); i++)
-        if (strcmp(s.name, p->name) == 0 && s.draining && s.leased == 0) {
+        if (s.user == p && s.leased == 0) {
             door_forget(b, p, false);
             return;
         }
@@ -191,6 +198,7 @@ void door_take_worker(struct broker *b, struct peer *p, struct wire_message *m)
         break;
     case WIRE_HEARTBEAT:
         farm_worker_beat(b->farm, b->now_us, p->id.worker, m->fields.heartbeat.progress);
+        leave_when_empty(b, p);
         break;
     case WIRE_BYE:
         p->leaving = true;

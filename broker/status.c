@@ -50,10 +50,12 @@ static void put_tables(const struct broker *b, FILE *out)
     struct farm_worker_stats w;
     struct farm_model_stats m;
     struct farm_tenant_stats t;
-    fprintf(out, "\n%-24s %6s %8s %10s %12s\n", "WORKER", "slots", "leased", "rows", "answered");
+    fprintf(out, "\n%-24s %-10s %6s %8s %10s %12s\n", "WORKER", "device", "slots", "leased", "rows",
+            "answered");
     for (uint32_t i = 0; farm_worker_stats(b->farm, i, &w); i++)
-        fprintf(out, "%-24s %6u %8" PRIu64 " %10" PRIu64 " %12" PRIu64 "%s\n", w.name, w.slots,
-                w.leased, w.leased_rows, w.answered, w.draining ? "  leaving" : "");
+        fprintf(out, "%-24s %-10s %6u %8" PRIu64 " %10" PRIu64 " %12" PRIu64 "%s\n", w.name,
+                ((const struct peer *)w.user)->device, w.slots, w.leased, w.leased_rows, w.answered,
+                w.draining ? "  leaving" : "");
     fprintf(out, "\n%-24s %8s %8s %8s %12s %10s %10s %10s\n", "MODEL", "workers", "queued",
             "leased", "answered", "rows/exec", "us/row", "oldest_ms");
     for (uint32_t i = 0; farm_model_stats(b->farm, b->now_us, i, &m); i++)

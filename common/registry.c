@@ -407,12 +407,12 @@ static bool next_beat(struct registry *r)
 static void *run(void *user)
 {
     struct registry *r = user;
-    sigset_t pipe;
-    // hiredis writes without MSG_NOSIGNAL: a Redis that died must be an error here, not the end of
-    // the process. The signal goes to the thread that wrote, so it is blocked in this one only.
-    sigemptyset(&pipe);
-    sigaddset(&pipe, SIGPIPE);
-    pthread_sigmask(SIG_BLOCK, &pipe, NULL);
+    sigset_t all;
+    // The process's signals belong to its main thread: one that waits for SIGTERM in a signalfd
+    // would be ended by it if it were delivered here. And hiredis writes without MSG_NOSIGNAL: a
+    // Redis that died must be an error, not the SIGPIPE that the writing thread gets.
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
     do {
         if (connected(r) && write_records(r))
             read_placement(r);

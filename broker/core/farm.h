@@ -219,6 +219,7 @@ bool farm_model_stats(const struct farm *f, uint64_t now_us, uint32_t i,
 
 struct farm_worker_stats {
     const char *name;
+    void *user; // the shell's peer
     uint32_t slots;
     uint64_t leased, leased_rows, answered;
     bool draining;

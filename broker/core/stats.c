@@ -32,6 +32,7 @@ bool farm_worker_stats(const struct farm *f, uint32_t i, struct farm_worker_stat
         return false;
     const struct worker *w = f->workers[i];
     *s = (struct farm_worker_stats){.name = w->name,
+                                    .user = w->user,
                                     .slots = w->slots,
                                     .leased = w->requests,
                                     .leased_rows = w->rows,

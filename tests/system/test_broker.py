@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the broker does when it is told to stop."""
+
+import signal
+
+import peer
+from conftest import wait_until
+from peer import Client
+
+
+def status_value(farm, key):
+    lines = farm.ask("status").stdout.splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key + " "))
+
+
+def test_broker_told_to_stop_answers_what_it_accepted(farm):
+    """Also with a registry: its thread must not be the one that gets the signal."""
+    farm.start_redis()
+    broker = farm.start_broker()
+    farm.start_worker("w0", "delay:100000")
+    with Client(farm.client) as client:
+        client.hello()
+        client.submit("slow", range(12))
+        wait_until(lambda: status_value(farm, "accepted") == 12, "the requests to be accepted")
+        broker.kill(signal.SIGTERM)
+        wait_until(lambda: "event=stopping" in broker.text(), "the broker to begin to stop")
+        client.submit("slow", [100])
+        got = client.answers(13)
+        assert got[100][0] == peer.BUSY
+        assert all(status == peer.OK for seq, (status, _, _) in got.items() if seq != 100)
+    assert broker.wait(20) == 0
+    assert "event=stopped" in broker.text()
+
+
+def test_idle_broker_stops_at_once(farm):
+    broker = farm.start_broker()
+    broker.kill(signal.SIGINT)
+    assert broker.wait(20) == 0
