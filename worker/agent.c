@@ -362,13 +362,17 @@ static uint32_t most_inputs(const struct fleet *f)
 static bool open_parts(struct agent *a, char *why, size_t size)
 {
     const struct worker_options *o = a->options;
+    a->status = EXIT_INTERNAL;
     snprintf(why, size, "cannot start: out of memory or file descriptors");
     if (!open_signals(a) || getrandom(&a->id, sizeof(a->id), 0) != sizeof(a->id) ||
         !(a->ctx = zctx_open(1)))
         return false;
     a->socket = zsock_dealer(a->ctx, o->broker, LINGER_MS, why, size);
-    if (!a->socket)
+    if (!a->socket) {
+        a->status =
+            EXIT_USAGE; // it is the endpoint that makes no sense: nothing is waited for here
         return false;
+    }
     a->decoder = wire_decoder_new();
     a->header = wire_header_new();
     a->parcel = parcel_new();
@@ -382,7 +386,12 @@ static bool open_parts(struct agent *a, char *why, size_t size)
     a->inbox = (struct inbox){
         .fleet = a->fleet, .pool = a->pool, .slots = a->slots, .results = a->results};
     a->announce = announce_open(o, a->fleet, why, size);
-    return a->announce != NULL;
+    if (!a->announce) {
+        a->status = EXIT_USAGE; // the registry's URL
+        return false;
+    }
+    a->status = EXIT_OK;
+    return true;
 }
 
 static void close_parts(struct agent *a)
@@ -409,7 +418,7 @@ int agent_run(const struct worker_options *options, const struct fleet *fleet, c
     struct agent a = {.options = options, .fleet = fleet, .signals = -1};
     if (!open_parts(&a, why, size)) {
         close_parts(&a);
-        return EXIT_INTERNAL;
+        return a.status;
     }
     a.now_us = clock_now_us();
     session_init(&a.session, a.now_us);

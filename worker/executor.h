@@ -67,7 +67,7 @@ struct executor {
     // Executing costs less than waking a thread for it: the worker's main thread does it.
     bool immediate;
     // Describes the device that `argument` names ("cpu:4" -> "4"; may be empty). 0, or a negative
-    // errno with words in `why`.
+    // errno (-EINVAL: the argument makes no sense) with words in `why`.
     int (*probe)(const char *argument, struct device_info *info, char *why, size_t size);
     int (*open)(const char *argument, struct executor_device **d, char *why, size_t size);
     void (*close)(struct executor_device *d);

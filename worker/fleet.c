@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/fleet.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,11 +30,13 @@ static int open_device(struct fleet *f, const char *device, char *why, size_t si
         return EXIT_USAGE;
     }
     char reason[512];
-    if (f->executor->probe(argument, &f->info, reason, sizeof(reason)) == 0 &&
-        f->executor->open(argument, &f->device, reason, sizeof(reason)) == 0)
+    int rc = f->executor->probe(argument, &f->info, reason, sizeof(reason));
+    if (rc == 0)
+        rc = f->executor->open(argument, &f->device, reason, sizeof(reason));
+    if (rc == 0)
         return EXIT_OK;
     snprintf(why, size, "--device %s: %s", device, reason);
-    return EXIT_MODEL;
+    return rc == -EINVAL ? EXIT_USAGE : EXIT_MODEL;
 }
 
 // How many executions of the model may run side by side here, by its instance_group. 0: it is not
@@ -80,7 +83,7 @@ static enum load load_model(struct fleet *f, const char *root, const char *name,
     if (f->executor->load(f->device, &entry, &m->handle, &m->memory_bytes, why, size) != 0)
         return FAILED;
     f->nmodels++;
-    log_info("model_loaded", "model=%s version=%u batch_max=%u instances=%u memory_mib=%.1f",
+    log_info("model_loaded", "model=%s version=%u batch_max=%u instances=%u memory_mib=%.2f",
              m->config.name, m->config.version, m->config.batch_max, m->instances,
              (double)m->memory_bytes / (1 << 20));
     return LOADED;

@@ -108,7 +108,7 @@ static bool take(struct worker_options *o, int option, const char *value)
     switch (option) {
     case 'b':
         o->broker = value;
-        return true;
+        return strncmp(value, "ipc://", 6) == 0 || strncmp(value, "tcp://", 6) == 0;
     case 'm':
         o->models = value;
         return true;

@@ -140,19 +140,31 @@ static bool fits(struct results *r, uint32_t n, size_t text)
            payload_fits(r->payload, n, bytes);
 }
 
-// Adds the next request's result to the open message. False: it does not fit.
-static bool add_result(struct results *r, struct job *j, struct batch_item *item)
+// r->item for this request: its outcome, and where its outputs are not packed yet.
+static void describe(struct results *r, const struct job *j, const struct batch_item *item)
 {
     const struct loaded_model *m = &r->fleet->models[j->batch.model];
-    bool ok = j->status == SONIC_STATUS_OK;
     r->item.lease = item->lease;
     r->item.status = j->status;
     r->item.exec_us = j->exec_us;
     r->item.exec_rows = j->batch.rows;
     r->item.text = wire_str(j->text);
-    r->item.tensors.n = ok ? j->x.noutputs : 0;
-    for (uint32_t k = 0; k < r->item.tensors.n; k++)
+    r->item.tensors.n = j->status == SONIC_STATUS_OK ? j->x.noutputs : 0;
+    for (uint32_t k = 0; k < r->item.tensors.n; k++) {
         output_part(m, j, item, k, &r->item.tensors.at[k]);
+        if (r->item.tensors.at[k].bytes <= SONIC_FRAME_BYTES_MAX)
+            continue;
+        // The broker would cut the link over such a frame.
+        r->item.status = SONIC_STATUS_EXEC_FAILED;
+        r->item.text = wire_str("an output is over 256 MiB: send fewer rows a request");
+        r->item.tensors.n = 0;
+    }
+}
+
+// Adds the next request's result to the open message. False: it does not fit.
+static bool add_result(struct results *r, struct job *j, struct batch_item *item)
+{
+    describe(r, j, item);
     if (!fits(r, r->item.tensors.n, r->item.text.len))
         return false;
     for (uint32_t k = 0; k < r->item.tensors.n; k++) {
