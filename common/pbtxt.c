@@ -145,7 +145,7 @@ static bool scalar(struct reader *r, struct pbtxt_field *f)
         }
     } else if (c >= 0 && (isalnum(c) || c == '-' || c == '+' || c == '.' || c == '_')) {
         f->kind = isalpha(c) || c == '_' ? PBTXT_IDENT : PBTXT_NUMBER;
-        while ((c = peek(r)) >= 0 && (isalnum(c) || strchr("-+._", c))) {
+        while ((c = peek(r)) > 0 && (isalnum(c) || strchr("-+._", c))) {
             if (!put_value(r, (char)c))
                 return false;
             step(r);
