@@ -178,6 +178,14 @@ bool model_config_from_catalog(const struct wire_catalog_item *item, struct mode
 
 // ---- agreement ----------------------------------------------------------------------------------
 
+static bool same_spec(const struct tensor_spec *a, const struct tensor_spec *b)
+{
+    bool same = strcmp(a->name, b->name) == 0 && a->dtype == b->dtype && a->ndim == b->ndim;
+    for (unsigned i = 0; same && i < a->ndim; i++)
+        same = a->dims[i] == b->dims[i] || (a->dims[i] < 0 && b->dims[i] < 0);
+    return same;
+}
+
 static bool specs_agree(const struct tensor_spec *a, uint32_t na, const struct tensor_spec *b,
                         uint32_t nb, bool batched, char *why, size_t size)
 {
@@ -187,9 +195,9 @@ static bool specs_agree(const struct tensor_spec *a, uint32_t na, const struct t
         return false;
     }
     for (uint32_t i = 0; i < na; i++) {
-        tensor_spec_print(first, sizeof(first), &a[i], batched);
-        tensor_spec_print(second, sizeof(second), &b[i], batched);
-        if (strcmp(a[i].name, b[i].name) != 0 || strcmp(first, second) != 0) {
+        if (!same_spec(&a[i], &b[i])) {
+            tensor_spec_print(first, sizeof(first), &a[i], batched);
+            tensor_spec_print(second, sizeof(second), &b[i], batched);
             snprintf(why, size, "the farm knows tensor \"%s\" %s, this worker declares \"%s\" %s",
                      a[i].name, first, b[i].name, second);
             return false;

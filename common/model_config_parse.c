@@ -94,17 +94,9 @@ static bool take_reshape(struct rules_reader *p, const struct pbtxt_field *f, ui
     return rules_apply(p, i, rules, io);
 }
 
-static uint64_t elements(const struct tensor_spec *s)
-{
-    uint64_t n = 1;
-    for (unsigned i = 0; i < s->ndim; i++)
-        n *= s->dims[i] > 0 ? (uint64_t)s->dims[i] : 1;
-    return n;
-}
-
 static bool finish_io(struct rules_reader *p, const struct pbtxt_field *f, struct io *io)
 {
-    uint64_t bytes;
+    uint64_t bytes, runtime_bytes;
     if (!io->spec.name[0] || !io->spec.dtype || !io->spec.ndim)
         return rules_fail(p, f, "%s needs a name, a data_type and dims", f->name);
     if (!io->reshaped) {
@@ -113,7 +105,8 @@ static bool finish_io(struct rules_reader *p, const struct pbtxt_field *f, struc
     }
     memcpy(io->runtime.name, io->spec.name, sizeof(io->spec.name));
     io->runtime.dtype = io->spec.dtype;
-    if (!tensor_spec_row_bytes(&io->spec, &bytes) || elements(&io->spec) != elements(&io->runtime))
+    if (!tensor_spec_row_bytes(&io->spec, &bytes) ||
+        !tensor_spec_row_bytes(&io->runtime, &runtime_bytes) || bytes != runtime_bytes)
         return rules_fail(p, f,
                           "reshape of \"%s\" needs fixed dims with the same number of elements",
                           io->spec.name);
