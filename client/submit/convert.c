@@ -56,12 +56,19 @@ static uint16_t half_bits(double v)
     return sign | (uint16_t)(((exponent + 14) << 10) + (int)mantissa - 1024);
 }
 
-static uint16_t bf16_bits(float v)
+// By way of a float that keeps in its lowest bit whether anything was cut off: rounding to the
+// nearest float first would make ties of what are none.
+static uint16_t bf16_bits(double v)
 {
+    float f = (float)v;
     uint32_t bits;
-    memcpy(&bits, &v, sizeof(bits));
+    memcpy(&bits, &f, sizeof(bits));
     if (isnan(v))
         return (uint16_t)(bits >> 16 | 0x40);
+    if (fabs((double)f) > fabs(v))
+        bits--;
+    if ((double)f != v)
+        bits |= 1;
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
@@ -104,7 +111,7 @@ static uint64_t float_bits(double v, unsigned dtype)
     case SONIC_FP16:
         return half_bits(v);
     case SONIC_BF16:
-        return bf16_bits(f);
+        return bf16_bits(v);
     case SONIC_FP32:
         memcpy(&word, &f, sizeof(word));
         return word;
@@ -121,6 +128,23 @@ static int64_t sign_extend(uint64_t bits, size_t bytes)
     return (int64_t)(bits << shift) >> shift;
 }
 
+// An integer as a double that rounds to any narrower float as the integer itself does: of what a
+// double cannot hold, one bit says whether there was anything.
+static double integer_value(uint64_t bits, bool negative)
+{
+    uint64_t magnitude = negative ? 0 - bits : bits;
+    if (magnitude >> 53)
+        magnitude = (magnitude & ~0x7ffull) | (uint64_t)((magnitude & 0x7ff) != 0) << 11;
+    return negative ? -(double)magnitude : (double)magnitude;
+}
+
+static uint64_t integer_to_float(uint64_t bits, bool is_negative, unsigned to)
+{
+    if (to == SONIC_FP64)
+        return float_bits(is_negative ? (double)(int64_t)bits : (double)bits, to);
+    return float_bits(integer_value(bits, is_negative), to);
+}
+
 // Whether an integer of type `from` (in bits, extended) is one of type `to`.
 static bool fits(uint64_t bits, unsigned from, unsigned to)
 {
@@ -130,7 +154,7 @@ static bool fits(uint64_t bits, unsigned from, unsigned to)
     size_t width = 8 * dtype_bytes(to);
     if (is_signed(to)) {
         if (negative)
-            return (int64_t)bits >= -(int64_t)(1ull << (width - 1));
+            return width == 64 || (int64_t)bits >= -(1ll << (width - 1));
         return bits <= (1ull << (width - 1)) - 1;
     }
     return !negative && (width == 64 || bits < 1ull << width);
@@ -150,7 +174,7 @@ bool convert(void *dst, unsigned to, const void *src, unsigned from, bool big_en
             if (is_signed(from))
                 bits = (uint64_t)sign_extend(bits, from_bytes);
             if (is_float(to)) {
-                bits = float_bits(is_signed(from) ? (double)(int64_t)bits : (double)bits, to);
+                bits = integer_to_float(bits, is_signed(from) && (int64_t)bits < 0, to);
             } else if (!fits(bits, from, to)) {
                 *at = i;
                 return false;
