@@ -256,21 +256,59 @@ static struct window_request *finish(struct window *w, struct window_request *r,
     return r;
 }
 
+// Merges two chains (by `next`) that are sorted by seq.
+static struct window_request *merge(struct window_request *a, struct window_request *b)
+{
+    struct window_request *first = NULL, **at = &first;
+    while (a && b) {
+        struct window_request **least = a->seq < b->seq ? &a : &b;
+        *at = *least;
+        at = &(*least)->next;
+        *least = *at;
+    }
+    *at = a ? a : b;
+    return first;
+}
+
+// Merge sort without memory of its own: runs[i] is empty or a sorted chain of 2^i requests.
+static void sort(struct list *l)
+{
+    struct window_request *runs[64] = {NULL}, *all = NULL, *r = l->first;
+    while (r) {
+        struct window_request *next = r->next, *chain = r;
+        unsigned i = 0;
+        chain->next = NULL;
+        for (; runs[i]; i++) {
+            chain = merge(runs[i], chain);
+            runs[i] = NULL;
+        }
+        runs[i] = chain;
+        r = next;
+    }
+    for (unsigned i = 0; i < 64; i++)
+        all = merge(all, runs[i]);
+    *l = (struct list){0};
+    for (r = all; r; r = all) {
+        all = r->next;
+        append(l, r);
+    }
+}
+
 void window_reopen(struct window *w)
 {
     w->counts.received = 0;
-    // The youngest first, each to the head: the queue ends up oldest first.
+    w->counts.retried += w->sent.n;
     while (w->sent.last) {
         struct window_request *r = w->sent.last;
         leave(w, r);
         enqueue(w, r, true);
-        w->counts.retried++;
     }
     while (w->waiting.last) {
         struct window_request *r = w->waiting.last;
         leave(w, r);
         enqueue(w, r, true);
     }
+    sort(&w->queued); // a retry left and came back out of turn
 }
 
 struct window_request *window_next(struct window *w)
