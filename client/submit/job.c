@@ -201,7 +201,11 @@ static int open_ledger(struct job *j)
     sink_hidden(path, sizeof(path), j->files->outputs[0], ".sonic-ledger");
     fingerprint(j, text, sizeof(text));
     int rc = -ENOENT;
-    if (j->o->resume)
+    // A ledger whose outputs are gone (renamed, or removed by hand) vouches for nothing.
+    bool continued = true;
+    for (unsigned i = 0; i < j->nsinks; i++)
+        continued = continued && j->sinks[i].continued;
+    if (j->o->resume && continued)
         rc = ledger_resume(&j->ledger, path, text, j->plan.chunks, j->why, j->size);
     j->resuming = rc == 0;
     if (rc == -ENOENT) // nothing to resume is a job that begins

@@ -140,7 +140,7 @@ static int read_head(struct ledger *l, const char *fingerprint, char *why, size_
         return -EINVAL;
     }
     old[h.length] = '\0';
-    if (h.check != want.check || strcmp(old, fingerprint) != 0)
+    if (h.check != want.check || h.length != want.length || strcmp(old, fingerprint) != 0)
         return different(l->path, old, fingerprint, why, size);
     return 0;
 }

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "client/submit/npy.h"
+#include "common/checked.h"
 #include "common/tensor.h"
 
 void sink_hidden(char *out, size_t size, const char *path, const char *suffix)
@@ -29,18 +30,33 @@ static int fail(int e, const char *path, const char *what, char *why, size_t siz
     return -e;
 }
 
+// Opens and locks the part. A job that ended in between has given the file its final name: a lock
+// on that is no lock on the part, and what is written there would be lost or, worse, found.
+static int lock_part(struct sink *s, struct stat *st, char *why, size_t size)
+{
+    for (;;) {
+        struct stat named;
+        s->fd = open(s->part, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+        if (s->fd < 0)
+            return fail(errno, s->path, "cannot be written here", why, size);
+        if (flock(s->fd, LOCK_EX | LOCK_NB) != 0) {
+            snprintf(why, size, "%s: another sonic-submit is writing it", s->path);
+            return -EWOULDBLOCK;
+        }
+        if (fstat(s->fd, st) != 0)
+            return fail(errno, s->part, "cannot be looked at", why, size);
+        if (stat(s->part, &named) == 0 && named.st_ino == st->st_ino && named.st_dev == st->st_dev)
+            return 0;
+        close(s->fd);
+    }
+}
+
 static int open_part(struct sink *s, bool resume, bool restart, char *why, size_t size)
 {
     struct stat st;
-    s->fd = open(s->part, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (s->fd < 0)
-        return fail(errno, s->path, "cannot be written here", why, size);
-    if (flock(s->fd, LOCK_EX | LOCK_NB) != 0) {
-        snprintf(why, size, "%s: another sonic-submit is writing it", s->path);
-        return -EWOULDBLOCK;
-    }
-    if (fstat(s->fd, &st) != 0)
-        return fail(errno, s->part, "cannot be looked at", why, size);
+    int rc = lock_part(s, &st, why, size);
+    if (rc != 0)
+        return rc;
     if (st.st_size > 0 && !resume && !restart) {
         snprintf(why, size,
                  "%s: an interrupted job left %s behind: go on with --resume, or begin "
@@ -48,6 +64,7 @@ static int open_part(struct sink *s, bool resume, bool restart, char *why, size_
                  s->path, s->part);
         return -EEXIST;
     }
+    s->continued = st.st_size > 0 && !restart;
     if (restart && ftruncate(s->fd, 0) != 0)
         return fail(errno, s->part, "cannot be emptied", why, size);
     return 0;
@@ -97,12 +114,17 @@ int sink_prepare(struct sink *s, unsigned dtype, unsigned ndim, const uint64_t *
                  size_t size)
 {
     char header[512];
-    s->row_bytes = dtype_bytes(dtype);
-    for (unsigned i = 1; i < ndim; i++)
-        s->row_bytes *= shape[i];
-    s->bytes = s->row_bytes * shape[0];
+    uint64_t end;
+    bool fits = tensor_bytes(dtype, ndim - 1, shape + 1, &s->row_bytes) &&
+                checked_mul(s->row_bytes, shape[0], &s->bytes) &&
+                checked_add(s->bytes, sizeof(header), &end) && end <= INT64_MAX;
+    if (!fits)
+        return fail(EFBIG, s->path, "cannot be written", why, size);
     s->data_at = npy_write_header(header, dtype, ndim, shape);
     int rc = reserve(s, why, size);
+    // A part of another job that was larger: nothing of it may stay behind the end.
+    if (rc == 0 && ftruncate(s->fd, (off_t)(s->data_at + s->bytes)) != 0)
+        rc = fail(errno, s->path, "cannot be written", why, size);
     if (rc == 0 && pwrite(s->fd, header, s->data_at, 0) != (ssize_t)s->data_at)
         rc = fail(errno, s->path, "cannot be written", why, size);
     return rc;

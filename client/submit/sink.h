@@ -14,6 +14,7 @@ struct sink {
     char path[4096]; // final name, "-" for standard output
     char part[4200];
     int fd;
+    bool continued; // an interrupted job's bytes were there when it was opened
     size_t data_at;
     uint64_t row_bytes, bytes;
 };
