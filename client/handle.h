@@ -62,7 +62,7 @@ enum link_state {
 struct sonic {
     void *ctx, *socket, *monitor;
     int epoll, wake, timer;
-    bool woken, in_callback, closing;
+    bool woken, in_callback, in_process, closing;
     atomic_bool released; // libzmq's thread wrote to `wake`
     struct window *window;
     struct wire_decoder *decoder;

@@ -43,7 +43,8 @@ int handle_fail(struct sonic *s, int e, const char *fmt, ...)
 void handle_wake(struct sonic *s)
 {
     uint64_t one = 1;
-    if (s->woken)
+    // Inside sonic_process the turn that runs sends what its callbacks submit.
+    if (s->woken || s->in_process)
         return;
     s->woken = true;
     ssize_t ignored = write(s->wake, &one, sizeof(one));
@@ -385,6 +386,7 @@ int sonic_process(sonic_t *s, int timeout_ms)
     if (s->in_callback)
         return handle_fail(s, EBUSY, "sonic_process was called from a callback");
     s->ncalls = 0;
+    s->in_process = true;
     for (;;) {
         bool busy = turn(s);
         if (s->ncalls > 0 || s->link == LINK_REFUSED || (s->question && s->question->done))
@@ -396,11 +398,14 @@ int sonic_process(sonic_t *s, int timeout_ms)
         if (left_ms == 0)
             break;
         if (epoll_wait(s->epoll, events, 4, left_ms) < 0) {
-            if (errno != EINTR)
+            if (errno != EINTR) {
+                s->in_process = false;
                 return handle_fail(s, errno, "epoll_wait: %s", strerror(errno));
+            }
             break; // a signal: the caller may want to look at what it set
         }
     }
+    s->in_process = false;
     settle(s);
     if (s->ncalls > 0)
         return (int)s->ncalls;

@@ -229,7 +229,9 @@ def test_hostile_frames_at_both_sockets(farm, rows, tmp_path, joined):
             if round_ == 0:
                 warm = rss_kib(broker.pid)
         assert broker.alive()
-        assert rss_kib(broker.pid) < warm + 20_000
+        # The address sanitizer keeps 256 MiB of freed blocks aside.
+        slack = 400_000 if "ASAN_OPTIONS" in os.environ else 20_000
+        assert rss_kib(broker.pid) < warm + slack
     source, _ = rows(100)
     done = farm.submit("echo", source, tmp_path / "out.npy")
     assert done.returncode == 0, done.stderr
