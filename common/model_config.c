@@ -16,17 +16,55 @@ const char *model_config_parameter(const struct model_config *c, const char *key
     return NULL;
 }
 
-// ---- requests and results against the declaration
-// -------------------------------------------------
+// ---- requests and results against the declaration ----------------------------------------------
 
-// "FP32[rows,47]" of the declaration and "FP32[16000,46]" of what came.
-static bool mismatch(const struct model_config *c, const struct tensor_spec *spec,
+bool model_row_fits(const struct tensor_spec *spec)
+{
+    uint64_t bytes = dtype_bytes(spec->dtype);
+    for (unsigned i = 0; i < spec->ndim; i++)
+        if (spec->dims[i] > 0 && !checked_mul(bytes, (uint64_t)spec->dims[i], &bytes))
+            return false;
+    return bytes <= SONIC_FRAME_BYTES_MAX;
+}
+
+static uint64_t rows_of(const struct tensor_spec *specs, uint32_t n, uint64_t most)
+{
+    uint64_t bytes;
+    for (uint32_t i = 0; i < n; i++)
+        if (tensor_spec_row_bytes(&specs[i], &bytes) && bytes > 0 &&
+            SONIC_FRAME_BYTES_MAX / bytes < most)
+            most = SONIC_FRAME_BYTES_MAX / bytes;
+    return most;
+}
+
+uint32_t model_rows_that_fit(const struct model_config *c)
+{
+    uint64_t rows = c->batch_max ? c->batch_max : 1;
+    rows = rows_of(c->inputs, c->ninputs, rows);
+    rows = rows_of(c->outputs, c->noutputs, rows);
+    return rows > 0 ? (uint32_t)rows : 1;
+}
+
+// Which side of the declaration, for messages.
+static const char *side(const struct model_config *c, const struct tensor_spec *specs)
+{
+    return specs == c->outputs ? "output" : "input";
+}
+
+// input "channels": got FP32[16000,46], the model takes FP32[1..65536,47]
+static bool mismatch(const struct model_config *c, const struct tensor_spec *specs, uint32_t i,
                      const struct tensor *t, char *why, size_t size)
 {
-    char got[160], want[160];
+    char got[200], want[200], dims[200];
     tensor_print(got, sizeof(got), t->dtype, t->ndim, t->dims);
-    tensor_spec_print(want, sizeof(want), spec, c->batch_max > 0);
-    snprintf(why, size, "tensor \"%s\" is %s, declared is %s", spec->name, got, want);
+    tensor_spec_print(want, sizeof(want), &specs[i], false);
+    if (c->batch_max > 0) {
+        snprintf(dims, sizeof(dims), "%s", strchr(want, '[') + 1);
+        snprintf(want, sizeof(want), "%s[1..%u%s%.160s", dtype_name(specs[i].dtype), c->batch_max,
+                 specs[i].ndim ? "," : "", dims);
+    }
+    snprintf(why, size, "%s \"%s\": got %s, the model %s %s", side(c, specs), specs[i].name, got,
+             specs == c->outputs ? "gives" : "takes", want);
     return false;
 }
 
@@ -48,23 +86,23 @@ bool model_check_tensors(const struct model_config *c, const struct tensor_spec 
 {
     uint64_t total = 0, n = 1;
     if (ntensors != nspecs) {
-        snprintf(why, size, "%u tensors came, declared are %u", ntensors, nspecs);
+        snprintf(why, size, "%u %ss came, the model has %u", ntensors, side(c, specs), nspecs);
         return false;
     }
     for (uint32_t i = 0; i < ntensors; i++) {
         const struct tensor *t = &tensors[i];
         if (!fits_spec(c, &specs[i], t))
-            return mismatch(c, &specs[i], t, why, size);
+            return mismatch(c, specs, i, t, why, size);
         if (c->batch_max > 0 && i == 0)
             n = t->dims[0];
         if (c->batch_max > 0 && t->dims[0] != n) {
-            snprintf(why, size, "tensor \"%s\" has %" PRIu64 " rows, \"%s\" has %" PRIu64,
-                     specs[i].name, t->dims[0], specs[0].name, n);
+            snprintf(why, size, "%s \"%s\" has %" PRIu64 " rows, \"%s\" has %" PRIu64,
+                     side(c, specs), specs[i].name, t->dims[0], specs[0].name, n);
             return false;
         }
         if (t->bytes > SONIC_FRAME_BYTES_MAX || !checked_add(total, t->bytes, &total)) {
-            snprintf(why, size, "tensor \"%s\" is over %llu bytes", specs[i].name,
-                     SONIC_FRAME_BYTES_MAX);
+            snprintf(why, size, "%s \"%s\" is over %llu bytes: send fewer rows at once",
+                     side(c, specs), specs[i].name, SONIC_FRAME_BYTES_MAX);
             return false;
         }
     }
@@ -115,23 +153,48 @@ void model_config_to_catalog(const struct model_config *c, struct wire_catalog_i
     TO_WIRE(c, item);
 }
 
-static bool specs_from_wire(const struct wire_specs *in, const char *what,
-                            struct tensor_spec *specs, uint32_t *n, char *why, size_t size)
+static bool spec_is_sound(struct tensor_spec *s, bool batched, const char *what, char *why,
+                          size_t size)
 {
-    *n = in->n;
-    memcpy(specs, in->at, in->n * sizeof(*specs));
-    if (in->n == 0) {
-        snprintf(why, size, "no %s is declared", what);
+    if (!name_is_label(s->name, strnlen(s->name, sizeof(s->name)))) {
+        snprintf(why, size, "an %s has no usable name", what);
         return false;
     }
-    for (uint32_t i = 0; i < in->n; i++) {
-        if (!name_is_label(specs[i].name, strlen(specs[i].name))) {
-            snprintf(why, size, "%s %u has no usable name", what, i);
+    if (dtype_bytes(s->dtype) == 0 || s->ndim + (batched ? 1u : 0u) > SONIC_DIMS_MAX) {
+        snprintf(why, size, "%s \"%s\" is of no known type or has over %u dimensions", what,
+                 s->name, SONIC_DIMS_MAX - batched);
+        return false;
+    }
+    for (unsigned k = 0; k < s->ndim; k++) {
+        if (s->dims[k] == 0 || s->dims[k] > MODEL_DIM_MAX) {
+            snprintf(why, size, "%s \"%s\" has a dimension of %" PRId64, what, s->name, s->dims[k]);
             return false;
         }
-        for (unsigned k = 0; k < specs[i].ndim; k++)
-            if (specs[i].dims[k] == 0) {
-                snprintf(why, size, "%s \"%s\" has a dimension of 0", what, specs[i].name);
+        s->dims[k] = s->dims[k] < 0 ? -1 : s->dims[k];
+    }
+    if (model_row_fits(s))
+        return true;
+    snprintf(why, size, "one row of %s \"%s\" is over %llu bytes", what, s->name,
+             SONIC_FRAME_BYTES_MAX);
+    return false;
+}
+
+static bool specs_from_wire(const struct wire_specs *in, bool batched, const char *what,
+                            struct tensor_spec *specs, uint32_t *n, char *why, size_t size)
+{
+    if (in->n == 0 || in->n > SONIC_TENSORS_MAX) {
+        snprintf(why, size, "%u %ss are declared; 1 to %u are possible", in->n, what,
+                 SONIC_TENSORS_MAX);
+        return false;
+    }
+    *n = in->n;
+    memcpy(specs, in->at, in->n * sizeof(*specs));
+    for (uint32_t i = 0; i < in->n; i++) {
+        if (!spec_is_sound(&specs[i], batched, what, why, size))
+            return false;
+        for (uint32_t k = 0; k < i; k++)
+            if (strcmp(specs[i].name, specs[k].name) == 0) {
+                snprintf(why, size, "two %ss are named \"%s\"", what, specs[i].name);
                 return false;
             }
     }
@@ -148,32 +211,70 @@ static bool name_from_wire(struct wire_str name, struct model_config *c, char *w
     return true;
 }
 
-#define FROM_WIRE(item, c)                                                                         \
+static bool numbers_are_sound(const struct model_config *c, char *why, size_t size)
+{
+    uint32_t most = c->batch_max ? c->batch_max : 1;
+    uint32_t levels = c->priority_levels ? c->priority_levels : 1;
+    if (c->batch_max > MODEL_BATCH_MAX || c->default_rows > most) {
+        snprintf(why, size, "max_batch_size is %u, rows by default are %u", c->batch_max,
+                 c->default_rows);
+        return false;
+    }
+    for (uint32_t i = 0; i < c->npreferred; i++)
+        if (c->preferred[i] == 0 || c->preferred[i] > c->batch_max) {
+            snprintf(why, size, "preferred_batch_size %u is not within max_batch_size %u",
+                     c->preferred[i], c->batch_max);
+            return false;
+        }
+    if (levels > SONIC_PRIORITY_LEVELS_MAX || c->default_priority > levels) {
+        snprintf(why, size, "default_priority_level %u is not within priority_levels %u",
+                 c->default_priority, c->priority_levels);
+        return false;
+    }
+    if (c->queue_delay_us > MODEL_TIME_US_MAX || c->default_deadline_us > MODEL_TIME_US_MAX) {
+        snprintf(why, size, "a delay or timeout is over a day");
+        return false;
+    }
+    return true;
+}
+
+// The numbers of an item of either kind; names and specs are verified apart.
+#define NUMBERS_FROM_WIRE(item, c)                                                                 \
     memset((c), 0, sizeof(*(c)));                                                                  \
     (c)->version = (item)->version;                                                                \
     (c)->batch_max = (item)->batch_max;                                                            \
     (c)->default_rows = (item)->default_rows ? (item)->default_rows : 1;                           \
     (c)->queue_delay_us = (item)->queue_delay_us;                                                  \
-    (c)->npreferred = (item)->preferred.n;                                                         \
-    memcpy((c)->preferred, (item)->preferred.at, (item)->preferred.n * sizeof(uint32_t));          \
+    (c)->npreferred =                                                                              \
+        (item)->preferred.n < SONIC_PREFERRED_MAX ? (item)->preferred.n : SONIC_PREFERRED_MAX;     \
+    memcpy((c)->preferred, (item)->preferred.at, (c)->npreferred * sizeof(uint32_t));              \
     (c)->priority_levels = (item)->priority_levels;                                                \
     (c)->default_priority = (item)->default_priority;                                              \
     (c)->default_deadline_us = (item)->default_deadline_us;                                        \
-    (c)->queue_max = (item)->queue_max;                                                            \
-    return name_from_wire((item)->name, (c), why, size) &&                                         \
-           specs_from_wire(&(item)->inputs, "input", (c)->inputs, &(c)->ninputs, why, size) &&     \
-           specs_from_wire(&(item)->outputs, "output", (c)->outputs, &(c)->noutputs, why, size)
+    (c)->queue_max = (item)->queue_max
+
+static bool declarations_from_wire(struct wire_str name, const struct wire_specs *inputs,
+                                   const struct wire_specs *outputs, struct model_config *c,
+                                   char *why, size_t size)
+{
+    bool batched = c->batch_max > 0;
+    return name_from_wire(name, c, why, size) && numbers_are_sound(c, why, size) &&
+           specs_from_wire(inputs, batched, "input", c->inputs, &c->ninputs, why, size) &&
+           specs_from_wire(outputs, batched, "output", c->outputs, &c->noutputs, why, size);
+}
 
 bool model_config_from_wire(const struct wire_join_item *item, struct model_config *c, char *why,
                             size_t size)
 {
-    FROM_WIRE(item, c);
+    NUMBERS_FROM_WIRE(item, c);
+    return declarations_from_wire(item->name, &item->inputs, &item->outputs, c, why, size);
 }
 
 bool model_config_from_catalog(const struct wire_catalog_item *item, struct model_config *c,
                                char *why, size_t size)
 {
-    FROM_WIRE(item, c);
+    NUMBERS_FROM_WIRE(item, c);
+    return declarations_from_wire(item->name, &item->inputs, &item->outputs, c, why, size);
 }
 
 // ---- agreement ----------------------------------------------------------------------------------

@@ -28,13 +28,18 @@ struct model_parameter {
 #define MODEL_PARAMETERS_MAX 32
 #define MODEL_INSTANCE_GROUPS_MAX 8
 #define MODEL_VERSIONS_MAX 16
+// One dimension, rows of an execution, and a delay or deadline (a day): beyond what makes sense,
+// and so far within 64 bits that sums of them cannot wrap.
+#define MODEL_DIM_MAX (1ll << 40)
+#define MODEL_BATCH_MAX (1u << 24)
+#define MODEL_TIME_US_MAX 86400000000ll
 
 struct model_config {
     char name[SONIC_NAME_MAX + 1];
     uint32_t version;      // of the folder that version_policy selected
     char backend[32];      // "onnxruntime", "opencl", "null", "delay"
     uint32_t batch_max;    // max_batch_size; 0: no batch dimension
-    uint32_t default_rows; // parameters sonic_default_batch, else batch_max (at least 1)
+    uint32_t default_rows; // parameters sonic_default_batch, else model_rows_that_fit
     uint64_t queue_delay_us;
     uint32_t npreferred;
     uint32_t preferred[SONIC_PREFERRED_MAX];
@@ -67,8 +72,14 @@ bool model_check_tensors(const struct model_config *c, const struct tensor_spec 
                          uint32_t nspecs, const struct tensor *tensors, uint32_t ntensors,
                          uint32_t *rows, uint64_t *bytes, char *why, size_t size);
 
-// To and from the wire's model item. from_wire verifies names and declarations and returns false
-// with words in `why`. to_wire borrows the config's strings.
+// Whether one row of a spec can travel: what is fixed of it is within SONIC_FRAME_BYTES_MAX.
+bool model_row_fits(const struct tensor_spec *spec);
+// batch_max (at least 1), or as many rows as every declared tensor can have in one frame.
+uint32_t model_rows_that_fit(const struct model_config *c);
+
+// To and from the wire's model item. from_wire trusts nothing: names, types, dims, counts
+// and bounds are verified, and false comes with words in `why`. to_wire borrows the config's
+// strings.
 void model_config_to_wire(const struct model_config *c, struct wire_join_item *item);
 bool model_config_from_wire(const struct wire_join_item *item, struct model_config *c, char *why,
                             size_t size);

@@ -200,6 +200,8 @@ struct scope {
     char close;    // '}' or '>', 0 at the top, ']' for a list
     char name[64]; // a list's field
     uint32_t line, column;
+    bool filled;    // something was read in here
+    bool separated; // the last thing read was a separator
 };
 
 // Reads a value, or opens a message or list. `name` is the field it belongs to.
@@ -223,6 +225,7 @@ static bool value(struct reader *r, struct scope *scopes, uint32_t *open, const 
         f->kind = PBTXT_MESSAGE;
     }
     struct scope *s = &scopes[++*open];
+    *s = (struct scope){0};
     s->close = c == '{' ? '}' : c == '<' ? '>' : ']';
     s->line = r->line;
     s->column = r->column;
@@ -258,27 +261,50 @@ static bool read_field(struct reader *r, struct scope *scopes, uint32_t *open)
     return value(r, scopes, open, name, depth, line, column);
 }
 
+// A comma or semicolon: at most one behind each field, and only commas in a list.
+static bool read_separator(struct reader *r, struct scope *s)
+{
+    if (!s->filled || s->separated)
+        return fail(r, "there is nothing before this separator");
+    if (s->close == ']' && peek(r) == ';')
+        return fail(r, "the values of a list are separated by ','");
+    s->separated = true;
+    step(r);
+    return true;
+}
+
+static bool read_close(struct reader *r, const struct scope *s)
+{
+    if (peek(r) != s->close)
+        return fail(r, "this bracket closes nothing that is open");
+    if (s->close == ']' && s->separated)
+        return fail(r, "a value is missing after the last ',' of this list");
+    step(r);
+    return true;
+}
+
 static bool read_all(struct reader *r)
 {
     struct scope scopes[PBTXT_DEPTH_MAX] = {{0}};
     uint32_t open = 0;
-    for (;;) {
-        skip_space(r);
-        if (peek(r) == ',' || peek(r) == ';') {
-            step(r);
-            continue;
-        }
-        if (peek(r) < 0)
-            break;
-        if (open && peek(r) == scopes[open].close) {
-            step(r);
+    for (skip_space(r); peek(r) >= 0; skip_space(r)) {
+        struct scope *s = &scopes[open];
+        int c = peek(r);
+        if (c == ',' || c == ';') {
+            if (!read_separator(r, s))
+                return false;
+        } else if (c == '}' || c == ']' || c == '>') {
+            if (!read_close(r, s))
+                return false;
             open--;
-            continue;
+        } else {
+            if (s->close == ']' && s->filled && !s->separated)
+                return fail(r, "expected ',' or ']' after a value of this list");
+            s->filled = true;
+            s->separated = false;
+            if (!read_field(r, scopes, &open))
+                return false;
         }
-        if (peek(r) == '}' || peek(r) == ']' || peek(r) == '>')
-            return fail(r, "this bracket closes nothing that is open");
-        if (!read_field(r, scopes, &open))
-            return false;
     }
     if (open)
         return fail_at(r, scopes[open].line, scopes[open].column,
@@ -289,7 +315,11 @@ static bool read_all(struct reader *r)
 int pbtxt_parse(const char *text, size_t len, const char *path, struct pbtxt *p, char *why,
                 size_t size)
 {
-    p->n = 0;
+    *p = (struct pbtxt){0};
+    if (len > PBTXT_BYTES_MAX) {
+        snprintf(why, size, "%s: is over 1 MiB", path);
+        return -EINVAL;
+    }
     p->fields = malloc(PBTXT_FIELDS_MAX * sizeof(*p->fields));
     p->values = malloc(2 * len + 2);
     if (!p->fields || !p->values) {

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define PBTXT_BYTES_MAX (1u << 20)
 #define PBTXT_FIELDS_MAX 4096
 #define PBTXT_DEPTH_MAX 16
 #define PBTXT_VALUE_MAX 1024

@@ -144,6 +144,12 @@ static void test_errors_name_the_place(void **state)
         {"a { b: 1 }\n}", "a.pbtxt:2:1: this bracket closes nothing that is open"},
         {"a { b: 1 ]", "a.pbtxt:1:10: this bracket closes nothing that is open"},
         {"a < b: 1 }", "a.pbtxt:1:10: this bracket closes nothing that is open"},
+        {"a: [ 1 2 ]", "a.pbtxt:1:8: expected ',' or ']' after a value of this list"},
+        {"a: [ 1, ]", "a.pbtxt:1:9: a value is missing after the last ',' of this list"},
+        {"a: [ 1; 2 ]", "a.pbtxt:1:7: the values of a list are separated by ','"},
+        {"a: [ , 1 ]", "a.pbtxt:1:6: there is nothing before this separator"},
+        {"a: 1,, b: 2", "a.pbtxt:1:6: there is nothing before this separator"},
+        {"; a: 1", "a.pbtxt:1:1: there is nothing before this separator"},
         {"a: [ [ 1 ] ]", "a.pbtxt:1:6: a list in a list"},
         {"1a: 2", "a.pbtxt:1:1: expected the name of a field, found '1'"},
         {": 2", "a.pbtxt:1:1: expected the name of a field, found ':'"},
@@ -210,8 +216,20 @@ static void test_fields_are_bounded(void **state)
     text = repeated("a:1\n", PBTXT_FIELDS_MAX + 1);
     assert_string_equal(refused(text), "a.pbtxt:4097:3: more than 4,096 fields in one file");
     free(text);
-    text = repeated("a:[1 1 1 1 1 1 1 1]", 1000);
+    text = repeated("a:[1,1,1,1,1,1,1,1]", 1000);
     assert_non_null(strstr(refused(text), "more than 4,096 fields"));
+    free(text);
+}
+
+static void test_bytes_are_bounded(void **state)
+{
+    (void)state;
+    char *text = repeated(" ", PBTXT_BYTES_MAX + 1);
+    struct pbtxt p;
+    char why[64];
+    assert_int_equal(parse_bytes(text, PBTXT_BYTES_MAX, &p, why, sizeof(why)), 0);
+    pbtxt_deinit(&p);
+    assert_string_equal(refused_bytes(text, PBTXT_BYTES_MAX + 1), "a.pbtxt: is over 1 MiB");
     free(text);
 }
 
@@ -280,6 +298,7 @@ int main(void)
         cmocka_unit_test(test_zero_bytes_are_refused_everywhere),
         cmocka_unit_test(test_depth_is_bounded),
         cmocka_unit_test(test_fields_are_bounded),
+        cmocka_unit_test(test_bytes_are_bounded),
         cmocka_unit_test(test_values_and_names_are_bounded),
         cmocka_unit_test(test_short_words_are_cut_not_overrun),
         cmocka_unit_test(test_no_damage_gets_through),
