@@ -186,6 +186,7 @@ static unsigned drain_side(struct broker *b, enum peer_side side)
 uint64_t broker_turn(struct broker *b, unsigned *taken)
 {
     *taken = drain_side(b, PEER_WORKER) + drain_side(b, PEER_CLIENT);
+    b->forgot = false;
     uint64_t next_us = farm_tick(b->farm, b->now_us);
     outbox_drain(b);
     if (b->now_us >= b->next_beat_us) {
@@ -196,6 +197,8 @@ uint64_t broker_turn(struct broker *b, unsigned *taken)
         status_publish(b);
         b->next_publish_us = b->now_us + PUBLISH_EVERY_US;
     }
+    if (b->forgot)
+        return b->now_us;
     if (b->blocked && next_us > b->now_us + HELD_BACK_RETRY_US)
         next_us = b->now_us + HELD_BACK_RETRY_US;
     return next_us < b->next_beat_us ? next_us : b->next_beat_us;

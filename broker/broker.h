@@ -49,7 +49,8 @@ struct broker {
     struct registry *registry; // NULL without --redis
     uint64_t epoch, started_us, now_us;
     uint64_t next_beat_us, next_publish_us, next_look_us;
-    uint64_t refusals_left; // to peers that we do not know, this second
+    uint64_t refusals_left;   // to peers that we do not know, this second
+    uint64_t complaints_left; // the same, about garbage
     uint64_t refusals_until_us;
     struct peer *blocked; // with messages held back
     struct wire_decoder *decoder;
@@ -57,6 +58,7 @@ struct broker {
     struct wire_header *header;
     struct payload *payload;
     struct broker_counts counts;
+    bool forgot;         // a peer, after the farm's tick: what it held waits for another
     uint32_t turn_items; // taken from one side in this turn
     int signals;         // signalfd of SIGTERM and SIGINT, or -1
     bool stopping;       // answers what was accepted, takes nothing more

@@ -9,13 +9,15 @@
 #include "common/log.h"
 
 #define REFUSE_EVERY_US 1000000u
-// To senders that are no peers of ours, all together: enough for thousands of clients that come
-// back after a restart, little for somebody who sends garbage from ever new connections.
+// To senders that are no peers of ours, all together. Garbage gets few replies, from a share of its
+// own: thousands of honest clients that come back after a restart must all be told to register.
 #define STRANGER_REFUSALS_PER_S 20000u
+#define STRANGER_COMPLAINTS_PER_S 100u
 
 static bool may_refuse(struct broker *b, struct peer *p, enum sonic_status status)
 {
-    if (p && status == SONIC_STATUS_PROTOCOL) {
+    bool complaint = status == SONIC_STATUS_PROTOCOL;
+    if (p && complaint) {
         if (p->refused_us && b->now_us - p->refused_us < REFUSE_EVERY_US)
             return false;
         p->refused_us = b->now_us;
@@ -24,10 +26,12 @@ static bool may_refuse(struct broker *b, struct peer *p, enum sonic_status statu
     if (b->now_us >= b->refusals_until_us) {
         b->refusals_until_us = b->now_us + REFUSE_EVERY_US;
         b->refusals_left = STRANGER_REFUSALS_PER_S;
+        b->complaints_left = STRANGER_COMPLAINTS_PER_S;
     }
-    if (b->refusals_left == 0)
+    uint64_t *left = complaint ? &b->complaints_left : &b->refusals_left;
+    if (*left == 0)
         return false;
-    b->refusals_left--;
+    --*left;
     return true;
 }
 
@@ -74,6 +78,7 @@ void door_forget(struct broker *b, struct peer *p, bool died)
         farm_worker_close(b->farm, b->now_us, p->id.worker, died);
     }
     b->counts.peers_lost += died;
+    b->forgot = true;
     if (p->blocked)
         unblock(b, p);
     peers_remove(b->peers, p);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/message.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -193,6 +194,7 @@ void payload_pack(struct payload *p, struct tensor *t, const void *data)
 
 void payload_attach(struct payload *p, struct tensor *t, zmq_msg_t *frame)
 {
+    assert(p->nframes < OWN_FRAMES_MAX); // payload_fits was asked
     zmq_msg_t *own = &p->frames[p->nframes];
     zmq_msg_init(own);
     zmq_msg_move(own, frame);
