@@ -86,7 +86,8 @@ bool model_check_tensors(const struct model_config *c, const struct tensor_spec 
 {
     uint64_t total = 0, n = 1;
     if (ntensors != nspecs) {
-        snprintf(why, size, "%u %ss came, the model has %u", ntensors, side(c, specs), nspecs);
+        snprintf(why, size, "%u %s%s came, the model has %u", ntensors, side(c, specs),
+                 ntensors == 1 ? "" : "s", nspecs);
         return false;
     }
     for (uint32_t i = 0; i < ntensors; i++) {
