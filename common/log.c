@@ -45,8 +45,9 @@ void log_line(enum log_level level, const char *event, const char *fmt, ...)
         n += (size_t)m;
     if (n > sizeof(line) - 2)
         n = sizeof(line) - 2;
-    for (size_t i = 0; i < n; i++) // one record is one line, whatever a peer put into a name
-        if (line[i] == '\n' || line[i] == '\r')
+    // One record is one line and moves no terminal's cursor, whatever a peer put into a name.
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
             line[i] = ' ';
     line[n++] = '\n';
     // One write a line, so that lines of several threads never mix. A full or closed stderr is

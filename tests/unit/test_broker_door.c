@@ -2,7 +2,10 @@
 // Who is let in, and what is told to those who are not: versions, epochs, sessions, garbage.
 #include "tests/unit/broker_fixture.h"
 
+#include <signal.h>
 #include <stdio.h>
+
+#include "common/exitcode.h"
 
 static void query(struct fixture *f, void *socket, uint64_t id, uint8_t what)
 {
@@ -303,6 +306,20 @@ static void test_stopping_broker_takes_nothing_new(void **state)
     assert_int_equal(f->got->items.answer[0].status, SONIC_STATUS_OK);
 }
 
+// A turn that finds messages does not wait for events; signals are looked for all the same, not
+// only when nothing is left to take.
+static void test_stops_under_load(void **state)
+{
+    struct fixture *f = *state;
+    void *client = client_open(f);
+    uint64_t before = f->broker.counts.messages_in;
+    for (unsigned i = 0; i < 5000; i++)
+        assert_int_equal(zmq_send(client, "garbage", 7, ZMQ_DONTWAIT), 7);
+    assert_int_equal(raise(SIGTERM), 0); // blocked: it waits in the broker's descriptor
+    assert_int_equal(broker_run(&f->broker), EXIT_OK);
+    assert_true(f->broker.counts.messages_in < before + 5000);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -323,6 +340,7 @@ int main(void)
         TEST(test_client_that_is_gone_is_closed_by_a_beat),
         TEST(test_silent_peers_get_beats),
         TEST(test_stopping_broker_takes_nothing_new),
+        TEST(test_stops_under_load),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

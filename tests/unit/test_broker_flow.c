@@ -248,6 +248,20 @@ static void test_model_declared_otherwise_is_not_taken(void **state)
     assert_int_equal(stats(f).workers, 2);
 }
 
+static void test_work_of_a_lost_worker_goes_on_at_once(void **state)
+{
+    struct fixture *f = *state;
+    void *lost = worker_open(f, "w1", "echo", VALUES);
+    void *client = client_open(f);
+    say_submit(f, client, "echo", VALUES, 1, 1);
+    void *other = worker_open(f, "w2", "echo", VALUES);
+    cut(f, lost, PEER_WORKER);
+    after(f, 2 * BROKER_BEAT_US); // the beat that finds it comes after the turn's tick
+    expect(f, other, WIRE_DISPATCH);
+    say_results(f, other, VALUES);
+    assert_int_equal(expect_answers(f, client, VALUES), 1);
+}
+
 static void test_joining_again_gives_up_what_was_held(void **state)
 {
     struct fixture *f = *state;
@@ -354,6 +368,7 @@ int main(void)
         TEST(test_failure_in_the_workers_words),
         TEST(test_late_and_foreign_results_are_stale),
         TEST(test_model_declared_otherwise_is_not_taken),
+        TEST(test_work_of_a_lost_worker_goes_on_at_once),
         TEST(test_joining_again_gives_up_what_was_held),
         TEST(test_silent_worker_is_dead_and_may_come_back),
         TEST(test_leaving_worker_finishes_first),
