@@ -74,10 +74,13 @@ typedef struct {
     const char *software;     // for the farm's status; NULL: "libsonic/VERSION"
     uint32_t window_requests; // most requests in flight; 0: 4,096
     uint64_t window_bytes;    // most input bytes in flight; 0: 64 MiB
-    uint64_t lost_after_ms;   // fail requests when no broker answers for so long; 0: keep trying
+    // Requests end SONIC_LOST when no broker is heard for so long since the first was submitted; 0:
+    // keep trying.
+    uint64_t lost_after_ms;
 } sonic_options_t;
 
-// Connects in the background: a broker that is not there yet is not an error. *s is the caller's.
+// Connects in the background: a broker that is not there yet is not an error. *s is the caller's,
+// also on failure: sonic_error says why, sonic_close frees it.
 SONIC_API int sonic_open(sonic_t **s, const sonic_options_t *options);
 // Gives up everything still in flight (callbacks run with SONIC_CANCELLED) and frees the handle.
 SONIC_API void sonic_close(sonic_t *s);
@@ -125,9 +128,10 @@ SONIC_API size_t sonic_pending(const sonic_t *s);
 // Whether a broker has answered and is not lost.
 SONIC_API int sonic_connected(const sonic_t *s);
 
-// Submits one request and waits for it. Runs other requests' callbacks meanwhile. The outputs are
-// copied into memory that *outputs owns: free with sonic_outputs_free. Returns 0 when the request
-// was answered (look at *status), -ETIMEDOUT after timeout_ms (-1: never).
+// Submits one request and waits for it. Runs other requests' callbacks meanwhile. The inputs are
+// copied, and are the caller's again on return. The outputs are copied into memory that *outputs
+// owns: free with sonic_outputs_free. Returns 0 when the request was answered (look at *status),
+// -ETIMEDOUT after timeout_ms (-1: never); the request is cancelled then.
 SONIC_API int sonic_infer(sonic_t *s, const sonic_request_t *request, int timeout_ms,
                           sonic_status_t *status, sonic_tensor_t **outputs, unsigned *noutputs);
 SONIC_API void sonic_outputs_free(sonic_tensor_t *outputs, unsigned noutputs);
