@@ -130,8 +130,10 @@ int broker_open(struct broker *b, const struct broker_options *o, char *why, siz
     }
     int rc = open_sockets(b, why, size);
     if (rc == 0 && o->redis_url) {
-        struct registry_options r = {
-            .url = o->redis_url, .farm = o->farm_name, .beat_ms = PUBLISH_EVERY_US / 1000};
+        struct registry_options r = {.url = o->redis_url,
+                                     .farm = o->farm_name,
+                                     .beat_ms = PUBLISH_EVERY_US / 1000,
+                                     .watch = true};
         b->registry = registry_open(&r, why, size);
         rc = b->registry ? 0 : EXIT_USAGE;
     }
