@@ -2,6 +2,7 @@
 #include "broker/options.h"
 
 #include <czmq.h>
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,9 +54,10 @@ static const struct option OPTIONS[] = {
 static uint64_t parse_size(const char *text)
 {
     char *end;
+    errno = 0;
     unsigned long long n = strtoull(text, &end, 10);
     unsigned shift = 0;
-    if (end == text || text[0] == '-')
+    if (text[0] < '0' || text[0] > '9' || errno)
         return 0;
     if (*end)
         shift = *end == 'K' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : *end == 'T' ? 40 : 64;
@@ -70,6 +72,11 @@ static bool add_endpoint(const char **list, size_t *n, const char *endpoint)
         return false;
     list[(*n)++] = endpoint;
     return true;
+}
+
+static bool says(const char *value, const char *a, const char *b, const char *c)
+{
+    return strcmp(value, a) == 0 || strcmp(value, b) == 0 || strcmp(value, c) == 0;
 }
 
 // Takes one option. False with words.
@@ -113,9 +120,11 @@ static bool take(struct broker_options *o, int option, const char *value, char *
             return true;
         }
         break;
-    case 'i':
-        o->insecure = true;
-        return true;
+    case 'i': // without a value on the command line
+        o->insecure = !value || says(value, "1", "true", "yes");
+        if (o->insecure || says(value, "0", "false", "no"))
+            return true;
+        break;
     }
     snprintf(why, size, "--%s: \"%s\" makes no sense; see sonic-broker --help", name, value);
     return false;
@@ -124,7 +133,9 @@ static bool take(struct broker_options *o, int option, const char *value, char *
 // The file's options, before those of the command line. It stays loaded: options point into it.
 static int read_config(struct broker_options *o, const char *path, char *why, size_t size)
 {
-    zconfig_t *root = zconfig_load(path);
+    static zconfig_t *root;
+    zconfig_destroy(&root);
+    root = zconfig_load(path);
     if (!root) {
         snprintf(why, size,
                  "cannot read %s as a configuration file (ZPL): is it there, is every "
@@ -177,12 +188,18 @@ int options_parse(int argc, char **argv, struct broker_options *o, int *exit_sta
     *exit_status = config ? read_config(o, config, why, size) : 0;
     if (*exit_status)
         return -1;
+    size_t file_clients = o->nclient_endpoints, file_workers = o->nworker_endpoints;
     opterr = 0;
     while ((option = getopt_long(argc, argv, "", OPTIONS, NULL)) != -1) {
         if (option == 'h' || option == 'V') {
             fputs(option == 'h' ? HELP : "sonic-broker " SONIC_VERSION "\n", stdout);
             return -1;
         }
+        // The command line's endpoints replace the file's.
+        if (option == 'c' && file_clients)
+            o->nclient_endpoints = file_clients = 0;
+        if (option == 'w' && file_workers)
+            o->nworker_endpoints = file_workers = 0;
         if (option == '?' || (option != 'C' && !take(o, option, optarg, why, size))) {
             if (option == '?')
                 snprintf(why, size, "%s: unknown option or missing value; see sonic-broker --help",
