@@ -174,7 +174,7 @@ static bool duration_us(struct parser *p, const char *option, const char *value,
     double v = strtod(value, &end);
     double unit = strcmp(end, "us") == 0 ? 1 : strcmp(end, "ms") == 0 ? 1e3 : 1e6;
     bool known = *end == '\0' || strcmp(end, "s") == 0 || unit < 1e6;
-    if (end == value || !known || !(v > 0) || v * unit > 1e12)
+    if (end == value || !known || !(v * unit >= 1) || v * unit > 1e12)
         return fail(p, option, value, "a time such as 30s, 500ms or 200us is wanted");
     *out = (uint64_t)(v * unit);
     return true;
