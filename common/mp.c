@@ -20,7 +20,7 @@ static uint64_t take(struct mp_reader *r, unsigned n)
     return v;
 }
 
-uint64_t mp_uint(struct mp_reader *r, uint64_t max)
+uint64_t mp_uint_any(struct mp_reader *r, uint64_t max)
 {
     uint64_t v;
     if (r->at == r->end)
@@ -78,7 +78,7 @@ uint32_t mp_bytes(struct mp_reader *r, uint32_t max, const char **data)
     return (uint32_t)n;
 }
 
-uint32_t mp_array(struct mp_reader *r, uint32_t max)
+uint32_t mp_array_any(struct mp_reader *r, uint32_t max)
 {
     uint64_t n;
     if (r->at == r->end)
@@ -131,7 +131,7 @@ static void tag_extent(struct mp_reader *r, uint8_t tag, uint64_t *bytes, uint64
         fail(r, WIRE_ERR_FORMAT);
 }
 
-void mp_skip(struct mp_reader *r, uint32_t n)
+void mp_skip_any(struct mp_reader *r, uint32_t n)
 {
     uint64_t left[8] = {n};
     unsigned depth = 0;
