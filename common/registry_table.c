@@ -6,7 +6,7 @@
 #include <string.h>
 
 #define COLUMNS_MAX 40
-#define WIDTH_MAX 40 // a longer value only moves its own line
+#define WIDTH_MAX 64 // a longer value only moves its own line
 
 struct column {
     const char *name;
@@ -41,6 +41,13 @@ static bool is_bytes(const char *name)
     return n > 6 && strcmp(name + n - 6, "_bytes") == 0;
 }
 
+// A field's name as it is shown: without its unit, which its values have then.
+static const char *title_of(const char *name, char *buf, size_t size)
+{
+    snprintf(buf, size, "%.*s", (int)strlen(name) - (is_bytes(name) ? 6 : 0), name);
+    return buf;
+}
+
 // A value as it is shown; `buf` holds it where it is not shown as it is.
 static const char *shown(const char *name, const char *value, char *buf, size_t size)
 {
@@ -50,7 +57,10 @@ static const char *shown(const char *name, const char *value, char *buf, size_t 
     double bytes = is_bytes(name) ? strtod(value, &end) : 0;
     if (!is_bytes(name) || *end)
         return value;
-    snprintf(buf, size, "%.1fMiB", bytes / (1 << 20));
+    if (bytes < 1 << 30)
+        snprintf(buf, size, "%.1fMiB", bytes / (1 << 20));
+    else
+        snprintf(buf, size, "%.1fGiB", bytes / (1 << 30));
     return buf;
 }
 
@@ -72,18 +82,19 @@ static void widen(struct column *c, const char *text)
 
 static void add_column(struct table *t, const char *name)
 {
+    char buf[WIDTH_MAX + 1];
     for (size_t i = 0; i < t->n; i++)
         if (strcmp(t->columns[i].name, name) == 0)
             return;
     if (t->n == COLUMNS_MAX)
         return;
     t->columns[t->n] = (struct column){.name = name};
-    widen(&t->columns[t->n++], name);
+    widen(&t->columns[t->n++], title_of(name, buf, sizeof(buf)));
 }
 
 static void measure(struct table *t, const char *const *columns, const redisReply *records)
 {
-    char buf[64];
+    char buf[WIDTH_MAX + 1];
     for (size_t i = 0; columns[i]; i++)
         add_column(t, columns[i]);
     for (size_t i = 0; i < records->elements; i++) {
@@ -102,7 +113,7 @@ void registry_table(FILE *out, const char *title, const char *const *columns,
 {
     struct table t = {.n = 0};
     struct column name = {.name = title};
-    char buf[64];
+    char buf[WIDTH_MAX + 1];
     measure(&t, columns, records);
     widen(&name, title);
     for (size_t i = 0; i < records->elements; i++)
@@ -110,10 +121,9 @@ void registry_table(FILE *out, const char *title, const char *const *columns,
             widen(&name, records->element[i]->element[0]->str);
     put_cell(out, title, name.width);
     for (size_t k = 0; k < t.n; k++) {
-        int len = (int)strlen(t.columns[k].name) - (is_bytes(t.columns[k].name) ? 6 : 0);
-        snprintf(buf, sizeof(buf), "%.*s", len, t.columns[k].name);
         fputs("  ", out);
-        put_cell(out, buf, k + 1 < t.n ? t.columns[k].width : 0);
+        put_cell(out, title_of(t.columns[k].name, buf, sizeof(buf)),
+                 k + 1 < t.n ? t.columns[k].width : 0);
     }
     fputc('\n', out);
     for (size_t i = 0; i < records->elements; i++) {

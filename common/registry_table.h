@@ -9,7 +9,7 @@
 
 // Prints `records`, an array of [name, [field, value, ...]], a line a record under a line of field
 // names. Fields of `columns` (ends with NULL) come first, in that order; numbers of a field named
-// ..._bytes come in MiB.
+// ..._bytes come in MiB or GiB.
 void registry_table(FILE *out, const char *title, const char *const *columns,
                     const redisReply *records);
 

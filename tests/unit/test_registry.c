@@ -231,7 +231,7 @@ static void test_two_see_each_other_but_no_other_farm(void **state)
     // For people: a line of names, units, a dash where nothing was said.
     WAIT_UNTIL(placement_has(a, "WORKER  host    device_kind"));
     WAIT_UNTIL(placement_has(a, "w0      node-a  -"));
-    WAIT_UNTIL(placement_has(a, "1024.0MiB"));
+    WAIT_UNTIL(placement_has(a, "1.0GiB"));
     registry_close(a);
     WAIT_UNTIL(!placement_has(b, "node-a"));
     registry_close(b);
