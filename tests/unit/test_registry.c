@@ -62,6 +62,19 @@ static long long number(const char *command)
     return n;
 }
 
+// Keys that went by their TTL, not because somebody removed them.
+static int expired_keys(void)
+{
+    int n = -1;
+    redisReply *reply = ask("INFO stats");
+    const char *at = reply && reply->str ? strstr(reply->str, "expired_keys:") : NULL;
+    if (at)
+        sscanf(at, "expired_keys:%d", &n);
+    if (reply)
+        freeReplyObject(reply);
+    return n;
+}
+
 static bool does(const char *command)
 {
     redisReply *reply = ask(command);
@@ -143,14 +156,19 @@ static int tear_down(void **state)
 
 // ---- registries ---------------------------------------------------------------------------------
 
-static struct registry *opened(const char *farm)
+static struct registry *opened_with(const char *farm, uint32_t beat_ms)
 {
     char why[512] = "";
-    const struct registry_options o = {.url = url, .farm = farm, .beat_ms = BEAT_MS, .watch = true};
+    const struct registry_options o = {.url = url, .farm = farm, .beat_ms = beat_ms, .watch = true};
     struct registry *r = registry_open(&o, why, sizeof(why));
     if (!r)
         fail_msg("%s", why);
     return r;
+}
+
+static struct registry *opened(const char *farm)
+{
+    return opened_with(farm, BEAT_MS);
 }
 
 static void publish(struct registry *r, const char *kind, const char *name, const char *host)
@@ -194,14 +212,25 @@ static void test_published_records_live_by_their_beats(void **state)
     WAIT_UNTIL(strcmp(field(W0, "staged"), "7") == 0);
     assert_string_equal(field(W0, "host"), "");
     registry_close(r);
-    // Nothing of ours is left behind.
+}
+
+// With a TTL so long that what is gone was removed.
+static void test_a_closed_registry_leaves_nothing_behind(void **state)
+{
+    (void)state;
+    struct registry *r = opened_with("default", 1000);
+    publish(r, REGISTRY_KEY_WORKER, "w0", "node1");
+    publish(r, REGISTRY_KEY_BROKER, "b0", "node1");
+    WAIT_UNTIL(number("DBSIZE") == 4); // two records, two indexes
+    registry_close(r);
     WAIT_UNTIL(number("DBSIZE") == 0);
+    assert_int_equal(expired_keys(), 0);
 }
 
 static void test_withdrawn_records_go_at_the_next_beat(void **state)
 {
     (void)state;
-    struct registry *r = opened("default");
+    struct registry *r = opened_with("default", 1000);
     publish(r, REGISTRY_KEY_WORKER, "w0", "node1");
     publish(r, REGISTRY_KEY_WORKER, "w1", "node1");
     publish(r, REGISTRY_KEY_MODEL, "m", "node1");
@@ -210,6 +239,7 @@ static void test_withdrawn_records_go_at_the_next_beat(void **state)
     registry_withdraw(r, REGISTRY_KEY_WORKER, "never published");
     WAIT_UNTIL(number("ZCARD sonic:{default}:workers") == 1);
     WAIT_UNTIL(number("EXISTS " W0) == 0);
+    assert_int_equal(expired_keys(), 0);
     WAIT_UNTIL(number("EXISTS sonic:{default}:worker:w1") == 1);
     // Published again, it is back.
     publish(r, REGISTRY_KEY_WORKER, "w0", "node2");
@@ -424,6 +454,8 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_published_records_live_by_their_beats, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_a_closed_registry_leaves_nothing_behind, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_withdrawn_records_go_at_the_next_beat, set_up,
                                         tear_down),
