@@ -27,7 +27,7 @@ BUILD = pathlib.Path(os.environ.get("SONIC_BUILD", ROOT / "build")).resolve()
 MODELS = pathlib.Path(os.environ.get("SONIC_MODELS_DIR", BUILD / "models"))
 BENCH = BUILD / "tests" / "bench"
 ECHO = (
-    'name: "echo"\nbackend: "null"\nmax_batch_size: 1024\n'
+    'name: "echo"\nbackend: "null"\nmax_batch_size: 64\n'
     'input [ { name: "x" data_type: TYPE_FP32 dims: [ 16 ] } ]\n'
     'output [ { name: "y" data_type: TYPE_FP32 dims: [ 16 ] } ]\n'
 )
