@@ -5,20 +5,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-// One tensor: `frame` is used when the bytes were left in the frame they came in.
+// One tensor.
 struct part {
     struct tensor tensor;
-    uint32_t at; // of the copied bytes, in the body's data
-    bool in_frame;
-    zmq_msg_t frame;
+    uint32_t at;   // of the copied bytes, in the body's data
+    bool in_frame; // the bytes were left in the frame they came in: `at` is its number
 };
 
-// One allocation a body: parts, then the copied bytes, then the text.
+// One allocation a body: parts, then the frames of large tensors, then the copied bytes, then the
+// text. A small tensor's body is a few cache lines.
 struct body {
     uint32_t ntensors;
     uint32_t text_at;
-    uint8_t *data;
+    uint32_t nframes;
     bool small; // goes to the spares
+    zmq_msg_t *frames;
+    uint8_t *data;
     struct part parts[];
 };
 
@@ -32,7 +34,7 @@ struct body {
 #else
 #define SPARES_MAX 8192u
 #endif
-#define SMALL_BYTES 512u
+#define SMALL_BYTES 320u
 static struct {
     uint32_t n;
     void *at[SPARES_MAX + 1];
@@ -45,23 +47,27 @@ static void *block_new(size_t bytes)
     return spares.n > 0 ? spares.at[--spares.n] : malloc(SMALL_BYTES);
 }
 
-static struct body *body_new(uint32_t ntensors, size_t data_bytes)
+static struct body *body_new(uint32_t ntensors, uint32_t nframes, size_t data_bytes)
 {
-    size_t parts = sizeof(struct body) + ntensors * sizeof(struct part);
-    struct body *b = block_new(parts + data_bytes);
+    size_t frames_at = sizeof(struct body) + ntensors * sizeof(struct part);
+    size_t data_at = frames_at + nframes * sizeof(zmq_msg_t);
+    struct body *b = block_new(data_at + data_bytes);
     if (!b)
         return NULL;
     b->ntensors = 0;
-    b->data = (uint8_t *)b + parts;
-    b->small = parts + data_bytes <= SMALL_BYTES;
+    b->nframes = 0;
+    b->frames = (zmq_msg_t *)(void *)((uint8_t *)b + frames_at);
+    b->data = (uint8_t *)b + data_at;
+    b->small = data_at + data_bytes <= SMALL_BYTES;
     return b;
 }
 
 // Checks where every tensor claims to be; returns the bytes to copy, or -1 with words.
-static int64_t check_places(struct message *m, const struct wire_tensors *tensors, char *why,
-                            size_t size)
+static int64_t check_places(struct message *m, const struct wire_tensors *tensors,
+                            uint32_t *nframes, char *why, size_t size)
 {
     int64_t copied = 0;
+    *nframes = 0;
     for (uint32_t i = 0; i < tensors->n; i++) {
         const struct tensor *t = &tensors->at[i];
         if (t->place == TENSOR_IN_SLAB) {
@@ -79,6 +85,8 @@ static int64_t check_places(struct message *m, const struct wire_tensors *tensor
         }
         if (t->bytes <= SONIC_PACK_BYTES_MAX)
             copied += (int64_t)t->bytes;
+        else
+            ++*nframes;
     }
     return copied;
 }
@@ -86,10 +94,11 @@ static int64_t check_places(struct message *m, const struct wire_tensors *tensor
 struct body *body_take(struct message *m, const struct wire_tensors *tensors, struct wire_str text,
                        char *why, size_t size)
 {
-    int64_t copied = check_places(m, tensors, why, size);
+    uint32_t nframes;
+    int64_t copied = check_places(m, tensors, &nframes, why, size);
     if (copied < 0)
         return NULL;
-    struct body *b = body_new(tensors->n, (size_t)copied + text.len + 1);
+    struct body *b = body_new(tensors->n, nframes, (size_t)copied + text.len + 1);
     if (!b) {
         snprintf(why, size, "the broker is out of memory");
         return NULL;
@@ -99,7 +108,6 @@ struct body *body_take(struct message *m, const struct wire_tensors *tensors, st
         struct part *part = &b->parts[i];
         part->tensor = tensors->at[i];
         part->in_frame = part->tensor.bytes > SONIC_PACK_BYTES_MAX;
-        part->at = at;
         const void *bytes = message_tensor(m, &part->tensor);
         if (!bytes) { // two tensors claimed one frame, and the first has taken it
             snprintf(why, size, "tensor %u shares its frame with another", i);
@@ -107,9 +115,11 @@ struct body *body_take(struct message *m, const struct wire_tensors *tensors, st
             return NULL;
         }
         if (part->in_frame) {
-            zmq_msg_init(&part->frame);
-            zmq_msg_move(&part->frame, &m->frames[part->tensor.where]);
+            part->at = b->nframes++;
+            zmq_msg_init(&b->frames[part->at]);
+            zmq_msg_move(&b->frames[part->at], &m->frames[part->tensor.where]);
         } else {
+            part->at = at;
             memcpy(b->data + at, bytes, part->tensor.bytes);
             at += (uint32_t)part->tensor.bytes;
         }
@@ -125,7 +135,7 @@ struct body *body_take(struct message *m, const struct wire_tensors *tensors, st
 struct body *body_text(const char *text)
 {
     size_t len = strlen(text);
-    struct body *b = body_new(0, len + 1);
+    struct body *b = body_new(0, 0, len + 1);
     if (!b)
         return NULL;
     b->text_at = 0;
@@ -137,9 +147,8 @@ void body_free(struct body *b)
 {
     if (!b)
         return;
-    for (uint32_t i = 0; i < b->ntensors; i++)
-        if (b->parts[i].in_frame)
-            zmq_msg_close(&b->parts[i].frame);
+    for (uint32_t i = 0; i < b->nframes; i++)
+        zmq_msg_close(&b->frames[i]);
     if (b->small && spares.n < SPARES_MAX)
         spares.at[spares.n++] = b;
     else
@@ -176,11 +185,11 @@ void body_put(struct body *b, struct payload *p, struct wire_tensors *tensors, b
         } else if (keep) {
             zmq_msg_t reference;
             zmq_msg_init(&reference);
-            zmq_msg_copy(&reference, &part->frame);
+            zmq_msg_copy(&reference, &b->frames[part->at]);
             payload_attach(p, t, &reference);
             zmq_msg_close(&reference);
         } else {
-            payload_attach(p, t, &part->frame);
+            payload_attach(p, t, &b->frames[part->at]);
         }
     }
 }

@@ -250,7 +250,8 @@ int sonic_submit(sonic_t *s, const sonic_request_t *request, uint64_t *id)
         return handle_fail(s, EAGAIN, "%zu requests are pending: call sonic_process first",
                            counts.pending);
     struct call *c = flight_call(s);
-    uint64_t now_us = clock_now_us();
+    // A callback's turn has just read the clock.
+    uint64_t now_us = s->in_callback ? s->now_us : clock_now_us();
     memcpy(r.model, request->model, strlen(request->model) + 1);
     if (request->deadline_us && request->deadline_us < FOR_EVER_US)
         r.deadline_us = now_us + request->deadline_us;

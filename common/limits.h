@@ -23,6 +23,9 @@
 #define SONIC_PACK_BYTES_MAX (16u * 1024u)
 // Packed tensors start on this boundary, so that vector loads from the frame are aligned.
 #define SONIC_PACK_ALIGN 64u
+// The frame that packed tensors are in. A fixed place lets a tensor's place be written before it is
+// known what else the message will carry.
+#define SONIC_PACKED_FRAME 1u
 
 // Tensors of one request in one direction; the largest published model has three.
 #define SONIC_TENSORS_MAX 16u

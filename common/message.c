@@ -9,9 +9,7 @@
 #include "common/checked.h"
 
 // Frame 0 is the header, frame 1 the packed tensors (empty when there are only large ones, absent
-// when there are none at all), frames 2.. one large tensor each. A fixed place for the packed frame
-// lets a tensor's place be written before it is known what else the message will carry.
-#define PACKED_FRAME 1u
+// when there are none at all), frames 2.. one large tensor each.
 #define FIRST_OWN_FRAME 2u
 #define OWN_FRAMES_MAX (SONIC_FRAMES_MAX - FIRST_OWN_FRAME)
 
@@ -98,7 +96,7 @@ const void *message_tensor(struct message *m, const struct tensor *t)
         return NULL;
     uint64_t size = zmq_msg_size(&m->frames[t->where]);
     const char *data = zmq_msg_data(&m->frames[t->where]);
-    if (t->where == PACKED_FRAME) {
+    if (t->where == SONIC_PACKED_FRAME) {
         if (end > size || t->offset % SONIC_PACK_ALIGN != 0)
             return NULL;
         return data + t->offset;
@@ -188,7 +186,7 @@ void payload_pack(struct payload *p, struct tensor *t, const void *data)
     p->used = at + t->bytes;
     p->any = true;
     t->place = TENSOR_IN_FRAME;
-    t->where = PACKED_FRAME;
+    t->where = SONIC_PACKED_FRAME;
     t->offset = at;
 }
 

@@ -32,6 +32,13 @@ static inline uint64_t mp_uint(struct mp_reader *r, uint64_t max)
         return *r->at++;
     return mp_uint_any(r, max);
 }
+// Passes over a nil, if that is what comes next.
+static inline bool mp_nil(struct mp_reader *r)
+{
+    bool nil = r->at < r->end && *r->at == 0xc0;
+    r->at += nil;
+    return nil;
+}
 // A signed number (dims of a declaration).
 int64_t mp_int(struct mp_reader *r);
 // A str or bin of at most `max` bytes; *data borrows the buffer.

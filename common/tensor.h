@@ -55,6 +55,8 @@ enum sonic_dtype dtype_parse(const char *text);
 
 // dtype x dims in bytes. False on overflow, an unknown type, or more than SONIC_DIMS_MAX dims.
 bool tensor_bytes(unsigned dtype, unsigned ndim, const uint64_t *dims, uint64_t *bytes);
+// Where a packed tensor begins that follows one of `bytes` at *offset; false on overflow.
+bool tensor_packed_after(uint64_t *offset, uint64_t bytes);
 // Elements of one row of a spec; false when a dimension is free (< 0) or the product overflows.
 bool tensor_spec_row_bytes(const struct tensor_spec *spec, uint64_t *bytes);
 // Writes "FP32[16000,47]" into buf (always terminated), for messages to people.

@@ -70,6 +70,11 @@ bool sonic_status_retries(unsigned status)
 
 // ---- reading ------------------------------------------------------------------------------------
 
+struct reader {
+    struct mp_reader mp;
+    const struct wire_tensors *before; // of the item before, NULL when there is none
+};
+
 static void set_error(struct mp_reader *r, enum wire_error e)
 {
     if (r->error == WIRE_OK)
@@ -77,31 +82,31 @@ static void set_error(struct mp_reader *r, enum wire_error e)
     r->at = r->end;
 }
 
-static void read_U8(struct mp_reader *r, uint8_t *v, uint64_t limit)
+static void read_U8(struct reader *r, uint8_t *v, uint64_t limit)
 {
-    *v = (uint8_t)mp_uint(r, limit ? limit : UINT8_MAX);
+    *v = (uint8_t)mp_uint(&r->mp, limit ? limit : UINT8_MAX);
 }
 
-static void read_U32(struct mp_reader *r, uint32_t *v, uint64_t limit)
+static void read_U32(struct reader *r, uint32_t *v, uint64_t limit)
 {
-    *v = (uint32_t)mp_uint(r, limit ? limit : UINT32_MAX);
+    *v = (uint32_t)mp_uint(&r->mp, limit ? limit : UINT32_MAX);
 }
 
-static void read_U64(struct mp_reader *r, uint64_t *v, uint64_t limit)
+static void read_U64(struct reader *r, uint64_t *v, uint64_t limit)
 {
-    *v = mp_uint(r, limit ? limit : UINT64_MAX);
+    *v = mp_uint(&r->mp, limit ? limit : UINT64_MAX);
 }
 
-static void read_STR(struct mp_reader *r, struct wire_str *v, uint64_t limit)
+static void read_STR(struct reader *r, struct wire_str *v, uint64_t limit)
 {
-    v->len = mp_bytes(r, (uint32_t)limit, &v->data);
+    v->len = mp_bytes(&r->mp, (uint32_t)limit, &v->data);
 }
 
-static void read_U32S(struct mp_reader *r, struct wire_u32s *v, uint64_t limit)
+static void read_U32S(struct reader *r, struct wire_u32s *v, uint64_t limit)
 {
-    v->n = mp_array(r, (uint32_t)limit);
+    v->n = mp_array(&r->mp, (uint32_t)limit);
     for (uint32_t i = 0; i < v->n; i++)
-        v->at[i] = (uint32_t)mp_uint(r, UINT32_MAX);
+        v->at[i] = (uint32_t)mp_uint(&r->mp, UINT32_MAX);
 }
 
 // A tensor: [dtype, [dims...], place, where, offset].
@@ -123,11 +128,40 @@ static void read_tensor(struct mp_reader *r, struct tensor *t)
         mp_skip(r, n - 5);
 }
 
-static void read_TENSORS(struct mp_reader *r, struct wire_tensors *v, uint64_t limit)
+// The tensors of the item before once more, each where the packed frame goes on.
+static void repeat_tensors(struct reader *r, struct wire_tensors *v)
 {
-    v->n = mp_array(r, (uint32_t)limit);
-    for (uint32_t i = 0; i < v->n && r->error == WIRE_OK; i++)
-        read_tensor(r, &v->at[i]);
+    v->n = 0;
+    if (!r->before || r->before->n == 0) {
+        set_error(&r->mp, WIRE_ERR_FORMAT);
+        return;
+    }
+    const struct tensor *last = &r->before->at[r->before->n - 1];
+    uint64_t offset = last->offset, bytes = last->bytes;
+    for (uint32_t i = 0; i < r->before->n; i++) {
+        v->at[i] = r->before->at[i];
+        if (!tensor_packed_after(&offset, bytes)) {
+            set_error(&r->mp, WIRE_ERR_SHAPE);
+            return;
+        }
+        v->at[i].place = TENSOR_IN_FRAME;
+        v->at[i].where = SONIC_PACKED_FRAME;
+        v->at[i].offset = offset;
+        bytes = v->at[i].bytes;
+    }
+    v->n = r->before->n;
+}
+
+static void read_TENSORS(struct reader *r, struct wire_tensors *v, uint64_t limit)
+{
+    if (mp_nil(&r->mp)) {
+        repeat_tensors(r, v);
+    } else {
+        v->n = mp_array(&r->mp, (uint32_t)limit);
+        for (uint32_t i = 0; i < v->n && r->mp.error == WIRE_OK; i++)
+            read_tensor(&r->mp, &v->at[i]);
+    }
+    r->before = v;
 }
 
 // A declaration: [name, dtype, [dims...]], dims < 0 = any size.
@@ -150,11 +184,11 @@ static void read_spec(struct mp_reader *r, struct tensor_spec *s)
         mp_skip(r, n - 3);
 }
 
-static void read_SPECS(struct mp_reader *r, struct wire_specs *v, uint64_t limit)
+static void read_SPECS(struct reader *r, struct wire_specs *v, uint64_t limit)
 {
-    v->n = mp_array(r, (uint32_t)limit);
-    for (uint32_t i = 0; i < v->n && r->error == WIRE_OK; i++)
-        read_spec(r, &v->at[i]);
+    v->n = mp_array(&r->mp, (uint32_t)limit);
+    for (uint32_t i = 0; i < v->n && r->mp.error == WIRE_OK; i++)
+        read_spec(&r->mp, &v->at[i]);
 }
 
 // Reads one declared field, or zeroes it when an older peer (its version < since) left it out.
@@ -163,7 +197,7 @@ static void read_SPECS(struct mp_reader *r, struct wire_specs *v, uint64_t limit
         read_##kind(r, &m->name, (limit));                                                         \
         left--;                                                                                    \
     } else if ((since) <= SONIC_PROTOCOL_VERSION_MIN) {                                            \
-        set_error(r, WIRE_ERR_FORMAT);                                                             \
+        set_error(&r->mp, WIRE_ERR_FORMAT);                                                             \
         memset(&m->name, 0, sizeof(m->name));                                                      \
     } else {                                                                                       \
         memset(&m->name, 0, sizeof(m->name));                                                      \
@@ -173,18 +207,18 @@ static void read_SPECS(struct mp_reader *r, struct wire_specs *v, uint64_t limit
 #define FIELDS_MAX 64
 
 #define MESSAGE(NAME, name, number, senders, doc)                                                  \
-    static void read_##name(struct mp_reader *r, struct wire_##name *m)                            \
+    static void read_##name(struct reader *r, struct wire_##name *m)                            \
     {                                                                                              \
-        uint32_t left = mp_array(r, FIELDS_MAX);                                                   \
+        uint32_t left = mp_array(&r->mp, FIELDS_MAX);                                                   \
         WIRE_FIELDS_##name(READ_FIELD);                                                            \
-        mp_skip(r, left);                                                                          \
+        mp_skip(&r->mp, left);                                                                          \
     }                                                                                              \
-    static void read_item_##name(struct mp_reader *r, struct wire_##name##_item *m)                \
+    static void read_item_##name(struct reader *r, struct wire_##name##_item *m)                \
     {                                                                                              \
-        uint32_t left = mp_array(r, FIELDS_MAX);                                                   \
+        uint32_t left = mp_array(&r->mp, FIELDS_MAX);                                                   \
         m->unused = 0;                                                                             \
         WIRE_ITEMS_##name(READ_FIELD);                                                             \
-        mp_skip(r, left);                                                                          \
+        mp_skip(&r->mp, left);                                                                          \
     }
 WIRE_MESSAGES(MESSAGE)
 #undef MESSAGE
@@ -231,15 +265,15 @@ static bool type_known(unsigned type)
     return false;
 }
 
-static void read_body(struct mp_reader *r, struct wire_decoder *d)
+static void read_body(struct reader *r, struct wire_decoder *d)
 {
     struct wire_message *m = &d->message;
     switch (m->type) {
 #define MESSAGE(NAME, name, number, senders, doc)                                                  \
     case WIRE_##NAME:                                                                              \
         read_##name(r, &m->fields.name);                                                           \
-        m->nitems = mp_array(r, SONIC_ITEMS_MAX);                                                  \
-        for (uint32_t i = 0; i < m->nitems && r->error == WIRE_OK; i++)                            \
+        m->nitems = mp_array(&r->mp, SONIC_ITEMS_MAX);                                                  \
+        for (uint32_t i = 0; i < m->nitems && r->mp.error == WIRE_OK; i++)                            \
             read_item_##name(r, &d->items.name[i]);                                                \
         m->items.name = d->items.name;                                                             \
         break;
@@ -253,27 +287,27 @@ static void read_body(struct mp_reader *r, struct wire_decoder *d)
 enum wire_error wire_decode(struct wire_decoder *d, const void *data, size_t len,
                             enum wire_role from, struct wire_message **msg)
 {
-    struct mp_reader r;
+    struct reader r = {.before = NULL};
     *msg = NULL;
     if (len > SONIC_HEADER_BYTES_MAX)
         return WIRE_ERR_TOO_LARGE;
-    mp_init(&r, data, len);
-    uint32_t parts = mp_array(&r, FIELDS_MAX);
-    if (r.error == WIRE_OK && parts < 3)
+    mp_init(&r.mp, data, len);
+    uint32_t parts = mp_array(&r.mp, FIELDS_MAX);
+    if (r.mp.error == WIRE_OK && parts < 3)
         return WIRE_ERR_FORMAT;
-    unsigned type = (unsigned)mp_uint(&r, UINT8_MAX);
-    if (r.error != WIRE_OK)
-        return r.error;
+    unsigned type = (unsigned)mp_uint(&r.mp, UINT8_MAX);
+    if (r.mp.error != WIRE_OK)
+        return r.mp.error;
     if (!type_known(type))
         return WIRE_ERR_TYPE;
     if (!sender_allowed(type, from))
         return WIRE_ERR_ROLE;
     d->message.type = (enum wire_type)type;
     read_body(&r, d);
-    mp_skip(&r, parts - 3);
-    if (r.error != WIRE_OK)
-        return r.error;
-    if (r.at != r.end)
+    mp_skip(&r.mp, parts - 3);
+    if (r.mp.error != WIRE_OK)
+        return r.mp.error;
+    if (r.mp.at != r.mp.end)
         return WIRE_ERR_TRAILING;
     *msg = &d->message;
     return WIRE_OK;
@@ -286,6 +320,7 @@ struct wire_header {
     bool overflow;
     size_t items_at; // where the item count's two bytes are
     uint32_t nitems;
+    struct wire_tensors before; // of the item before; none: n = 0
     uint8_t bytes[SONIC_HEADER_BYTES_MAX];
 };
 
@@ -314,6 +349,7 @@ struct wire_header *wire_header_new(void)
         h->used = 0;
         h->nitems = 0;
         h->overflow = false;
+        h->before.n = 0;
     }
     return h;
 }
@@ -357,9 +393,48 @@ static void write_U32S(struct wire_header *h, const struct wire_u32s *v, uint64_
         pack_uint32(h, v->at[i]);
 }
 
+// Whether these are the tensors of the item before once more, each packed where the last one ended;
+// if so, `before` goes along.
+static bool repeats(struct wire_tensors *before, const struct wire_tensors *v)
+{
+    if (v->n == 0 || v->n != before->n)
+        return false;
+    uint64_t offset = before->at[v->n - 1].offset, bytes = before->at[v->n - 1].bytes;
+    for (uint32_t i = 0; i < v->n; i++) {
+        const struct tensor *t = &v->at[i], *b = &before->at[i];
+        if (t->place != TENSOR_IN_FRAME || t->where != SONIC_PACKED_FRAME || t->dtype != b->dtype ||
+            t->ndim != b->ndim || !tensor_packed_after(&offset, bytes) || t->offset != offset)
+            return false;
+        for (unsigned k = 0; k < t->ndim; k++)
+            if (t->dims[k] != b->dims[k])
+                return false;
+        bytes = b->bytes;
+    }
+    for (uint32_t i = 0; i < v->n; i++)
+        before->at[i].offset = v->at[i].offset;
+    return true;
+}
+
+// One that the next item cannot repeat leaves nothing to repeat.
+static void remember(struct wire_tensors *before, const struct wire_tensors *v)
+{
+    before->n = v->n;
+    for (uint32_t i = 0; i < v->n; i++) {
+        struct tensor *b = &before->at[i];
+        *b = v->at[i];
+        if (!tensor_bytes(b->dtype, b->ndim, b->dims, &b->bytes))
+            before->n = 0;
+    }
+}
+
 static void write_TENSORS(struct wire_header *h, const struct wire_tensors *v, uint64_t limit)
 {
     (void)limit;
+    if (repeats(&h->before, v)) {
+        pack_nil(h);
+        return;
+    }
+    remember(&h->before, v);
     pack_array(h, v->n);
     for (uint32_t i = 0; i < v->n; i++) {
         const struct tensor *t = &v->at[i];
@@ -408,6 +483,7 @@ static void begin_items(struct wire_header *h)
     {                                                                                              \
         h->used = 0;                                                                               \
         h->overflow = false;                                                                       \
+        h->before.n = 0;                                                                           \
         pack_array(h, 3);                                                                          \
         pack_uint8(h, number);                                                                     \
         pack_array(h, 0 WIRE_FIELDS_##name(COUNT_FIELD));                                          \
@@ -425,6 +501,7 @@ static void begin_items(struct wire_header *h)
         if (h->overflow) {                                                                         \
             h->used = before;                                                                      \
             h->overflow = false;                                                                   \
+            h->before.n = 0;                                                                       \
             return false;                                                                          \
         }                                                                                          \
         h->nitems++;                                                                               \

@@ -177,7 +177,7 @@ def models(options):
         for model, batch, window, goal in (
             ("resnet50", 4, 8, 0.9), ("deepcalo", 8, 16, 0.9), ("emtrkmichel", 128, 8, 0.9), ("facile", 16000, 8, 0.45),
         ):
-            seconds = options.seconds * (3 if model == "resnet50" else 1)
+            seconds = options.seconds * (4 if model == "resnet50" else 1)
             ratios = []
             for _ in range(options.rounds):
                 raw = bare(model, batch, seconds)
