@@ -84,6 +84,7 @@ static void take_hello(struct broker *b, struct peer *p, const struct wire_hello
                     "start the broker with more --memory");
         return;
     }
+    message_widen_link(b->message);
     p->heard_us = b->now_us;
     snprintf(p->name, sizeof(p->name), "%.*s", (int)hello->software.len, hello->software.data);
     welcome(b, p, version, &grant);

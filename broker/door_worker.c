@@ -101,6 +101,7 @@ static void take_join(struct broker *b, struct peer *p, const struct wire_messag
                     "this farm takes no more workers");
         return;
     }
+    message_widen_link(b->message);
     p->heard_us = b->now_us;
     accept_worker(b, p, version, m);
 }

@@ -205,6 +205,7 @@ static void take_message(struct sonic *s, const struct wire_message *m)
 {
     switch (m->type) {
     case WIRE_WELCOME:
+        message_widen_link(s->message);
         take_welcome(s, &m->fields.welcome);
         break;
     case WIRE_ANSWER: {

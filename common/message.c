@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "common/checked.h"
 
@@ -108,6 +109,20 @@ uint32_t message_own_frame(const struct message *m, const struct tensor *t)
 {
     bool own = t->place == TENSOR_IN_FRAME && t->where >= FIRST_OWN_FRAME && t->where < m->nframes;
     return own ? t->where : 0;
+}
+
+// Linux doubles it, and net.core.wmem_max bounds it. FACILE at 3 MB a request, requests/s: 253 with
+// 100 KB, 282 with the kernel's default, 316 with 256 KB, 330 with this, 310 with 4 MB, which no
+// longer stays in a core's cache.
+#define SEND_BYTES (512 * 1024)
+
+void message_widen_link(const struct message *m)
+{
+    int fd = m->nframes ? zmq_msg_get(&m->frames[0], ZMQ_SRCFD) : -1;
+    int domain = 0, bytes = SEND_BYTES;
+    socklen_t size = sizeof(domain);
+    if (fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_UNIX)
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
 }
 
 // ---- sending ------------------------------------------------------------------------------------

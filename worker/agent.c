@@ -185,6 +185,7 @@ static void take_message(struct agent *a)
     }
     switch (m->type) {
     case WIRE_ACCEPT:
+        message_widen_link(raw);
         take_accept(a, m);
         break;
     case WIRE_REFUSE:
