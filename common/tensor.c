@@ -57,8 +57,7 @@ bool tensor_bytes(unsigned dtype, unsigned ndim, const uint64_t *dims, uint64_t 
 
 bool tensor_packed_after(uint64_t *offset, uint64_t bytes)
 {
-    return checked_add(*offset, bytes, offset) &&
-           checked_align(*offset, SONIC_PACK_ALIGN, offset);
+    return checked_add(*offset, bytes, offset) && checked_align(*offset, SONIC_PACK_ALIGN, offset);
 }
 
 bool tensor_spec_row_bytes(const struct tensor_spec *spec, uint64_t *bytes)

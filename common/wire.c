@@ -197,7 +197,7 @@ static void read_SPECS(struct reader *r, struct wire_specs *v, uint64_t limit)
         read_##kind(r, &m->name, (limit));                                                         \
         left--;                                                                                    \
     } else if ((since) <= SONIC_PROTOCOL_VERSION_MIN) {                                            \
-        set_error(&r->mp, WIRE_ERR_FORMAT);                                                             \
+        set_error(&r->mp, WIRE_ERR_FORMAT);                                                        \
         memset(&m->name, 0, sizeof(m->name));                                                      \
     } else {                                                                                       \
         memset(&m->name, 0, sizeof(m->name));                                                      \
@@ -207,18 +207,18 @@ static void read_SPECS(struct reader *r, struct wire_specs *v, uint64_t limit)
 #define FIELDS_MAX 64
 
 #define MESSAGE(NAME, name, number, senders, doc)                                                  \
-    static void read_##name(struct reader *r, struct wire_##name *m)                            \
+    static void read_##name(struct reader *r, struct wire_##name *m)                               \
     {                                                                                              \
-        uint32_t left = mp_array(&r->mp, FIELDS_MAX);                                                   \
+        uint32_t left = mp_array(&r->mp, FIELDS_MAX);                                              \
         WIRE_FIELDS_##name(READ_FIELD);                                                            \
-        mp_skip(&r->mp, left);                                                                          \
+        mp_skip(&r->mp, left);                                                                     \
     }                                                                                              \
-    static void read_item_##name(struct reader *r, struct wire_##name##_item *m)                \
+    static void read_item_##name(struct reader *r, struct wire_##name##_item *m)                   \
     {                                                                                              \
-        uint32_t left = mp_array(&r->mp, FIELDS_MAX);                                                   \
+        uint32_t left = mp_array(&r->mp, FIELDS_MAX);                                              \
         m->unused = 0;                                                                             \
         WIRE_ITEMS_##name(READ_FIELD);                                                             \
-        mp_skip(&r->mp, left);                                                                          \
+        mp_skip(&r->mp, left);                                                                     \
     }
 WIRE_MESSAGES(MESSAGE)
 #undef MESSAGE
@@ -272,8 +272,8 @@ static void read_body(struct reader *r, struct wire_decoder *d)
 #define MESSAGE(NAME, name, number, senders, doc)                                                  \
     case WIRE_##NAME:                                                                              \
         read_##name(r, &m->fields.name);                                                           \
-        m->nitems = mp_array(&r->mp, SONIC_ITEMS_MAX);                                                  \
-        for (uint32_t i = 0; i < m->nitems && r->mp.error == WIRE_OK; i++)                            \
+        m->nitems = mp_array(&r->mp, SONIC_ITEMS_MAX);                                             \
+        for (uint32_t i = 0; i < m->nitems && r->mp.error == WIRE_OK; i++)                         \
             read_item_##name(r, &d->items.name[i]);                                                \
         m->items.name = d->items.name;                                                             \
         break;

@@ -216,6 +216,107 @@ static void test_shape_overflow_is_refused(void **state)
     assert_int_equal(decode_one(*state, &item), WIRE_ERR_LIMIT);
 }
 
+// ---- tensors that repeat ------------------------------------------------------------------------
+
+// Two tensors of `rows` rows, packed from *at on, which moves along.
+static struct wire_submit_item packed_request(uint64_t seq, uint64_t rows, uint64_t *at)
+{
+    struct wire_submit_item item = {.seq = seq};
+    for (item.tensors.n = 0; item.tensors.n < 2; item.tensors.n++) {
+        uint64_t bytes = rows * (item.tensors.n ? 8 : 300);
+        item.tensors.at[item.tensors.n] = (struct tensor){.dtype = SONIC_UINT8,
+                                                          .ndim = 2,
+                                                          .dims = {rows, bytes / rows},
+                                                          .where = SONIC_PACKED_FRAME,
+                                                          .offset = *at,
+                                                          .bytes = bytes};
+        *at = (*at + bytes + SONIC_PACK_ALIGN - 1) & ~(uint64_t)(SONIC_PACK_ALIGN - 1);
+    }
+    return item;
+}
+
+static size_t add_item(struct fixture *f, const struct wire_submit_item *item)
+{
+    size_t before, after;
+    wire_finish(f->header, &before);
+    assert_true(wire_add_submit(f->header, item));
+    wire_finish(f->header, &after);
+    return after - before;
+}
+
+static void test_repeated_tensors_travel_as_nil(void **state)
+{
+    static const uint64_t ROWS[] = {2, 2, 2, 3, 3, 2};
+    static const bool SHORT[] = {false, true, true, false, true, false};
+    struct fixture *f = *state;
+    struct wire_submit fields = {.epoch = 1, .model = wire_str("m")};
+    struct wire_submit_item items[6];
+    struct wire_message *m;
+    uint64_t at = 64;
+    size_t len;
+    wire_begin_submit(f->header, &fields);
+    for (unsigned i = 0; i < 6; i++) {
+        items[i] = packed_request(i, ROWS[i], &at);
+        size_t bytes = add_item(f, &items[i]);
+        assert_true(SHORT[i] ? bytes < 8 : bytes > 16);
+    }
+    const void *data = wire_finish(f->header, &len);
+    assert_int_equal(wire_decode(f->decoder, data, len, WIRE_FROM_CLIENT, &m), WIRE_OK);
+    assert_int_equal(m->nitems, 6);
+    for (unsigned i = 0; i < 6; i++) {
+        const struct wire_tensors *got = &m->items.submit[i].tensors;
+        assert_int_equal(got->n, 2);
+        for (unsigned k = 0; k < 2; k++) {
+            const struct tensor *want = &items[i].tensors.at[k];
+            assert_int_equal(got->at[k].offset, want->offset);
+            assert_int_equal(got->at[k].bytes, want->bytes);
+            assert_int_equal(got->at[k].where, SONIC_PACKED_FRAME);
+            assert_memory_equal(got->at[k].dims, want->dims, 2 * sizeof(want->dims[0]));
+        }
+    }
+}
+
+// The same shapes, but not where the packed frame goes on: said in full.
+static void test_tensors_elsewhere_do_not_repeat(void **state)
+{
+    struct fixture *f = *state;
+    struct wire_submit fields = {.epoch = 1, .model = wire_str("m")};
+    uint64_t at = 0;
+    wire_begin_submit(f->header, &fields);
+    struct wire_submit_item item = packed_request(1, 2, &at);
+    add_item(f, &item);
+    item.tensors.at[1].offset += SONIC_PACK_ALIGN;
+    assert_true(add_item(f, &item) > 16);
+    item.tensors.at[0].where = item.tensors.at[1].where = 2;
+    assert_true(add_item(f, &item) > 16);
+    assert_true(add_item(f, &item) > 16);
+}
+
+// A SUBMIT whose items are given as bytes: seq, priority, deadline, and tensors as written.
+static enum wire_error decode_items(struct fixture *f, unsigned n, const char *bytes, size_t len)
+{
+    char buf[256] = "\x93\x03\x94\x01\x00\xa1m\x00";
+    struct wire_message *m;
+    buf[8] = (char)(0x90 + n);
+    memcpy(buf + 9, bytes, len);
+    return wire_decode(f->decoder, buf, 9 + len, WIRE_FROM_CLIENT, &m);
+}
+#define DECODE(n, bytes) decode_items(*state, n, bytes, sizeof(bytes) - 1)
+#define ITEM "\x94\x01\x00\x00"
+#define A_BYTE_AT_0 "\x91\x95\x06\x91\x01\x00\x01\x00"
+#define A_BYTE_AT_THE_END "\x91\x95\x06\x91\x01\x00\x01\xcf\xff\xff\xff\xff\xff\xff\xff\xff"
+
+static void test_hostile_repeats(void **state)
+{
+    assert_int_equal(DECODE(2, ITEM A_BYTE_AT_0 ITEM "\xc0"), WIRE_OK);
+    assert_int_equal(DECODE(1, ITEM "\xc0"), WIRE_ERR_FORMAT);             // nothing to repeat
+    assert_int_equal(DECODE(2, ITEM "\x90" ITEM "\xc0"), WIRE_ERR_FORMAT); // no tensors before
+    assert_int_equal(DECODE(2, ITEM A_BYTE_AT_THE_END ITEM "\xc0"), WIRE_ERR_SHAPE);
+    // What the message before carried is not repeated in the next.
+    assert_int_equal(DECODE(1, ITEM A_BYTE_AT_0), WIRE_OK);
+    assert_int_equal(DECODE(1, ITEM "\xc0"), WIRE_ERR_FORMAT);
+}
+
 // A newer peer appends fields to messages, items, tensors: they are skipped, whatever their kind.
 static void test_newer_fields_are_skipped(void **state)
 {
@@ -324,6 +425,9 @@ int main(void)
         cmocka_unit_test(test_trailing_bytes_are_refused),
         cmocka_unit_test(test_hostile_headers),
         cmocka_unit_test(test_shape_overflow_is_refused),
+        cmocka_unit_test(test_repeated_tensors_travel_as_nil),
+        cmocka_unit_test(test_tensors_elsewhere_do_not_repeat),
+        cmocka_unit_test(test_hostile_repeats),
         cmocka_unit_test(test_newer_fields_are_skipped),
         cmocka_unit_test(test_deep_nesting_is_refused),
         cmocka_unit_test(test_a_header_never_outgrows_its_bound),
