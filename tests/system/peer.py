@@ -4,6 +4,7 @@
 It keeps the protocol honest (docs/protocol.md is all it was written from) and can also misbehave.
 """
 
+import math
 import struct
 import time
 
@@ -16,6 +17,17 @@ JOIN, ACCEPT, DISPATCH, RESULT, REVOKE, HEARTBEAT = range(20, 26)
 OK, BUSY, REGISTER_AGAIN, MODEL_UNKNOWN, BAD_REQUEST, DEADLINE, CANCELLED = range(7)
 EXEC_FAILED, POISON, NOT_LOADED, QUEUE_FULL, VERSION, PROTOCOL, LOST = range(7, 14)
 FP32 = 12
+
+
+def follow(tensors):
+    """The tensors of an item with nil, from those of the item before it."""
+    dtype, dims, place, frame, offset = tensors[-1]
+    end, following = offset + math.prod(dims) * 4, []
+    for dtype, dims, place, frame, _ in tensors:
+        offset = end + -end % 64
+        following.append([dtype, dims, place, frame, offset])
+        end = offset + math.prod(dims) * 4
+    return following
 
 
 class Peer:
@@ -95,11 +107,13 @@ class Client(Peer):
         got = {}
         while len(got) < n:
             _, _, items, frames = self.receive(ANSWER, seconds=seconds)
+            before = None
             for item in items:
                 seq, status, acknowledge = item[0], item[1], item[2]
                 self.received += acknowledge
+                before = tensors = item[8] if item[8] is not None else follow(before)
                 values = []
-                for dtype, dims, place, where, offset in item[8]:
+                for dtype, dims, place, where, offset in tensors:
                     assert (dtype, place) == (FP32, 0)
                     values.append(struct.unpack_from("<f", frames[where], offset)[0])
                 assert seq not in got, f"request {seq} was answered twice"
