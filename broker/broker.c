@@ -80,6 +80,9 @@ static bool open_farm(struct broker *b)
     farm_config_default(&config);
     if (b->options->memory_bytes)
         config.memory_bytes_max = b->options->memory_bytes;
+    if (b->options->lease_us)
+        config.lease_us = b->options->lease_us;
+    b->lease_us = config.lease_us;
     config.payload_free = free_payload;
     b->farm = farm_new(&config);
     b->catalog = b->farm ? catalog_new(b->farm) : NULL;

@@ -26,7 +26,8 @@ struct broker_options {
     const char *farm_name;
     const char *name;
     uint64_t memory_bytes;
-    bool insecure; // binds beyond this machine although nothing is encrypted yet
+    uint64_t lease_us; // 0: the default
+    bool insecure;     // binds beyond this machine although nothing is encrypted yet
 };
 
 // What the broker counts beside the farm's own figures.
@@ -48,6 +49,7 @@ struct broker {
     struct peers *peers;
     struct registry *registry; // NULL without --redis
     uint64_t epoch, started_us, now_us;
+    uint64_t lease_us; // as workers are told
     uint64_t next_beat_us, next_publish_us, next_look_us;
     uint64_t refusals_left;   // to peers that we do not know, this second
     uint64_t complaints_left; // the same, about garbage

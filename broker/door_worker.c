@@ -32,8 +32,10 @@ static void accept_worker(struct broker *b, struct peer *p, uint32_t version,
                           const struct wire_message *m)
 {
     static struct wire_accept_item refused;
-    struct wire_accept fields = {
-        .version = version, .epoch = b->epoch, .beat_ms = BROKER_BEAT_US / 1000};
+    struct wire_accept fields = {.version = version,
+                                 .epoch = b->epoch,
+                                 .beat_ms = BROKER_BEAT_US / 1000,
+                                 .lease_ms = (uint32_t)(b->lease_us / 1000)};
     char why[SONIC_TEXT_MAX] = "";
     uint32_t taken = 0;
     wire_begin_accept(b->header, &fields);

@@ -14,6 +14,9 @@
 
 // As --help says; bounds what clients can make a broker hold.
 #define DEFAULT_MEMORY (2ull << 30)
+// A few beats at least, or a busy worker is taken for a hung one.
+#define LEASE_SECONDS_MIN 3
+#define LEASE_SECONDS_MAX 86400
 
 static const char HELP[] =
     "usage: sonic-broker --client ENDPOINT --worker ENDPOINT [options]\n"
@@ -24,6 +27,7 @@ static const char HELP[] =
     "  --worker ENDPOINT   where workers connect (repeatable)\n"
     "  --models DIR        model repository to know models from before workers join\n"
     "  --memory SIZE       granted to clients in all, such as 512M or 4G (default 2G)\n"
+    "  --lease SECONDS     longest that one execution may take (default 30)\n"
     "  --redis URL         registry, unix://PATH or redis://[:PASSWORD@]HOST:PORT[/DB]\n"
     "  --farm NAME         name of the farm in the registry (default \"default\")\n"
     "  --name NAME         name of this broker (default \"broker\")\n"
@@ -35,19 +39,13 @@ static const char HELP[] =
     "Exit status: 0 stopped by SIGTERM or SIGINT, 1 internal error, 2 usage, 3 unusable file.\n";
 
 static const struct option OPTIONS[] = {
-    {"client", required_argument, NULL, 'c'},
-    {"worker", required_argument, NULL, 'w'},
-    {"models", required_argument, NULL, 'm'},
-    {"memory", required_argument, NULL, 'M'},
-    {"redis", required_argument, NULL, 'r'},
-    {"farm", required_argument, NULL, 'f'},
-    {"name", required_argument, NULL, 'n'},
-    {"config", required_argument, NULL, 'C'},
-    {"log", required_argument, NULL, 'l'},
-    {"insecure", no_argument, NULL, 'i'},
-    {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'V'},
-    {NULL, 0, NULL, 0},
+    {"client", required_argument, NULL, 'c'}, {"worker", required_argument, NULL, 'w'},
+    {"models", required_argument, NULL, 'm'}, {"memory", required_argument, NULL, 'M'},
+    {"lease", required_argument, NULL, 't'},  {"redis", required_argument, NULL, 'r'},
+    {"farm", required_argument, NULL, 'f'},   {"name", required_argument, NULL, 'n'},
+    {"config", required_argument, NULL, 'C'}, {"log", required_argument, NULL, 'l'},
+    {"insecure", no_argument, NULL, 'i'},     {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},      {NULL, 0, NULL, 0},
 };
 
 // "512M" in bytes; 0 when it is no size.
@@ -64,6 +62,16 @@ static uint64_t parse_size(const char *text)
     if (shift == 64 || (*end && end[1]) || n > UINT64_MAX >> shift)
         return 0;
     return (uint64_t)n << shift;
+}
+
+static bool parse_seconds(const char *text, uint64_t *us)
+{
+    char *end;
+    unsigned long n = strtoul(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end || n < LEASE_SECONDS_MIN || n > LEASE_SECONDS_MAX)
+        return false;
+    *us = n * 1000000ull;
+    return true;
 }
 
 static bool add_endpoint(const char **list, size_t *n, const char *endpoint)
@@ -103,6 +111,12 @@ static bool take(struct broker_options *o, int option, const char *value, char *
         if (o->memory_bytes >= 1u << 20)
             return true;
         break;
+    case 't':
+        if (parse_seconds(value, &o->lease_us))
+            return true;
+        snprintf(why, size, "--lease: \"%s\" makes no sense; %d to %d seconds are possible", value,
+                 LEASE_SECONDS_MIN, LEASE_SECONDS_MAX);
+        return false;
     case 'r':
         o->redis_url = value;
         return true;

@@ -44,6 +44,7 @@ struct agent {
     struct session session;
     uint64_t id; // this life of the worker
     uint64_t now_us;
+    uint64_t lease_us;   // from the broker: longest that one execution may take
     bool join_blocked;   // no link: JOIN goes out as soon as there is one
     uint64_t no_link_us; // since when
     bool told_no_link;   // said once, not each time
@@ -77,13 +78,30 @@ static void send_join(struct agent *a)
              a->options->broker);
 }
 
+// An executing thread cannot be ended, so the whole worker ends, and what it holds with it; sooner
+// than the broker takes the leases, or it would be given new ones. Counted in beats and not in
+// time: a machine that slept has not hung.
+static void leave_when_hung(const struct agent *a, uint32_t still_beats)
+{
+    uint64_t still_us = (still_beats + 1) * a->session.beat_us;
+    if (a->lease_us == 0 || still_us < a->lease_us)
+        return;
+    log_error("device_hung",
+              "device=%s seconds=%" PRIu64 " text=\"one execution takes longer than the broker's "
+              "--lease; if it is not hung but slow, raise that or lower max_batch_size\"",
+              a->options->device, still_us / 1000000);
+    _exit(EXIT_MODEL);
+}
+
 static void send_beat(struct agent *a)
 {
     struct slots_load load;
+    struct slots_progress progress = slots_beat(a->slots);
+    leave_when_hung(a, progress.still_beats);
     slots_load(a->slots, &load);
     announce_load(a->announce, a->now_us, &load);
     struct wire_heartbeat beat = {.epoch = a->session.epoch,
-                                  .progress = load.progress,
+                                  .progress = progress.count,
                                   .busy_slots = load.now.busy,
                                   .staged = load.now.requests,
                                   .memory_free_bytes = announce_memory_free()};
@@ -115,6 +133,7 @@ static void void_leases(struct agent *a)
 static void take_accept(struct agent *a, const struct wire_message *m)
 {
     session_accepted(&a->session, a->now_us, m->fields.accept.epoch, m->fields.accept.beat_ms);
+    a->lease_us = m->fields.accept.lease_ms * 1000ull;
     a->inbox.session = a->session.number;
     slots_new_session(a->slots, a->session.number);
     results_new_session(a->results, a->session.number, a->session.epoch);

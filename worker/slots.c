@@ -30,7 +30,8 @@ struct slots {
     // All below under the lock.
     struct batcher *batcher;
     struct job *finished, **last;
-    uint64_t session, progress, rows, executions;
+    uint64_t session, rows, executions;
+    struct slots_progress progress;
     uint32_t idle;
     bool stop;
     struct slot slots[];
@@ -345,20 +346,29 @@ static bool all_moved(const struct slots *s)
     return true;
 }
 
-void slots_load(struct slots *s, struct slots_load *load)
+struct slots_progress slots_beat(struct slots *s)
 {
     pthread_mutex_lock(&s->lock);
     // Idle now counts as moved, also when it executes again at the next beat.
     for (uint32_t i = 0; i < s->nslots; i++)
         s->slots[i].moved = s->slots[i].moved || !s->slots[i].executing;
+    s->progress.still_beats++;
     if (all_moved(s)) {
-        s->progress++;
+        s->progress.count++;
+        s->progress.still_beats = 0;
         for (uint32_t i = 0; i < s->nslots; i++)
             s->slots[i].moved = false;
     }
+    struct slots_progress now = s->progress;
+    pthread_mutex_unlock(&s->lock);
+    return now;
+}
+
+void slots_load(struct slots *s, struct slots_load *load)
+{
+    pthread_mutex_lock(&s->lock);
     batcher_load(s->batcher, &load->now);
     load->rows = s->rows;
     load->executions = s->executions;
-    load->progress = s->progress;
     pthread_mutex_unlock(&s->lock);
 }

@@ -43,10 +43,14 @@ void slots_new_session(struct slots *s, uint64_t session);
 struct slots_load {
     struct batcher_load now;
     uint64_t rows, executions; // since the start
-    uint64_t progress;
 };
-// Call once a beat: progress rises when every slot has finished something, or was idle, since it
-// rose last. One that is stuck in an execution keeps it where it is.
 void slots_load(struct slots *s, struct slots_load *load);
+
+struct slots_progress {
+    uint64_t count; // rises when every slot has finished something, or was idle, since it rose last
+    uint32_t still_beats; // since then: one slot at least is stuck in an execution
+};
+// Call once a beat.
+struct slots_progress slots_beat(struct slots *s);
 
 #endif

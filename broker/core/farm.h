@@ -34,7 +34,7 @@ struct farm_config {
     uint64_t stock_us;           // keep each slot stocked with this much estimated work (2,000) ...
     uint32_t stock_batches;      // ... or this many batches (2), whichever is more
     uint32_t poison_deaths;      // a request that was on this many dying workers fails (2)
-    uint64_t lease_us;           // a lease without result and without worker progress expires
+    uint64_t lease_us;           // leases expire when the worker's progress stands still so long
     uint64_t worker_silent_us;   // a worker that sends nothing for so long is dead
     // Releases a payload that the farm owns (a request's input that is not needed any more, a
     // result that nobody waits for). Never called with NULL.
@@ -123,7 +123,8 @@ farm_worker_id farm_worker_open(struct farm *f, uint64_t now_us,
 // The worker can execute this model from now on, `instances` of it side by side.
 bool farm_worker_model(struct farm *f, uint64_t now_us, farm_worker_id id, farm_model_id model,
                        uint32_t instances);
-// Sign of life. `progress` must rise while leases are held, or they expire (a hung device).
+// Sign of life. `progress` must rise while leases are held, or they expire (a hung device). Results
+// alone do not keep them: those of one slot would hide that another hangs.
 void farm_worker_beat(struct farm *f, uint64_t now_us, farm_worker_id id, uint64_t progress);
 // No new leases; those held may finish.
 void farm_worker_drain(struct farm *f, uint64_t now_us, farm_worker_id id);

@@ -324,7 +324,7 @@ bool farm_result(struct farm *f, uint64_t now_us, farm_worker_id id,
         f->stats.stale_results++;
         return false;
     }
-    w->moved_us = w->busy_since_us = now_us;
+    w->busy_since_us = now_us;
     if (result->status == SONIC_STATUS_NOT_LOADED) {
         result_not_loaded(f, r, result);
         return true;

@@ -70,6 +70,18 @@ def test_hung_worker_loses_its_leases(farm, rows, tmp_path):
         hung.kill(signal.SIGCONT)
 
 
+def test_hung_worker_ends_itself(farm, rows, tmp_path):
+    """An execution that is longer than the broker allows: the worker makes room for its restart."""
+    farm.start_broker("--lease", "3")
+    hung = farm.start_worker("w0", "delay:3600000000")
+    source, array = rows(20)
+    job = start_job(farm, source, tmp_path / "out.npy", "--batch", 1)
+    assert hung.wait() == 5, hung.text()
+    assert "event=device_hung" in hung.text()
+    farm.start_worker("w0", "delay:3000")
+    finish(job, tmp_path / "out.npy", array)
+
+
 def test_broker_killed_and_started_again(farm, rows, tmp_path):
     broker = farm.start_broker()
     farm.start_worker("w0", "delay:3000")
