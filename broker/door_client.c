@@ -29,6 +29,7 @@ static void welcome(struct broker *b, struct peer *p, uint32_t version,
                                   .session = p->session,
                                   .grant_requests = grant->requests,
                                   .grant_bytes = grant->bytes,
+                                  .request_bytes_max = farm_request_bytes_max(b->farm),
                                   .beat_ms = BROKER_BEAT_US / 1000};
     wire_begin_welcome(b->header, &fields);
     outbox_send(b, p);

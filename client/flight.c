@@ -3,6 +3,7 @@
 #include "client/handle.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -287,8 +288,17 @@ void flight_answer(struct sonic *s, const struct wire_answer_item *item, bool cu
 
 static void complete_locally(struct sonic *s, struct window_request *r)
 {
+    char text[SONIC_TEXT_MAX + 1];
     sonic_result_t result = {.status = (sonic_status_t)r->status,
                              .text = sonic_status_text(r->status)};
+    if (r->status == SONIC_STATUS_BAD_REQUEST) { // the window's limit
+        snprintf(
+            text, sizeof(text),
+            "a request of %llu bytes is more than the %llu that this broker takes (half of its "
+            "--memory): send fewer rows a request",
+            (unsigned long long)r->bytes, (unsigned long long)s->request_bytes_max);
+        result.text = text;
+    }
     complete(s, r->user, &result);
 }
 

@@ -73,6 +73,7 @@ struct sonic {
 
     enum link_state link;
     uint64_t session, epoch;
+    uint64_t request_bytes_max; // from WELCOME
     uint64_t now_us, heard_us, hello_us, probe_us;
     uint64_t timer_us;     // when the timer fires; UINT64_MAX: not
     uint64_t wanted_us;    // when the window was last asked for

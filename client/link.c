@@ -95,6 +95,8 @@ static void take_welcome(struct sonic *s, const struct wire_welcome *m)
     s->wanted_us = s->now_us;
     s->want_not_us = 0;
     s->shrunk = false;
+    window_limit(s->window, m->request_bytes_max);
+    s->request_bytes_max = m->request_bytes_max;
     window_reopen(s->window);
     window_grant(s->window, m->grant_requests, m->grant_bytes);
 }

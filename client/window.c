@@ -30,7 +30,8 @@ struct window {
     size_t nbuckets, nhashed;
     uint64_t next_seq, random;
     uint64_t sent_bytes;
-    uint64_t soonest_us; // no retry or deadline is due before this (may be too early)
+    uint64_t limit_bytes; // of one request
+    uint64_t soonest_us;  // no retry or deadline is due before this (may be too early)
     struct window_counts counts;
 };
 
@@ -129,7 +130,7 @@ struct window *window_new(uint64_t jitter_seed)
     }
     w->random = jitter_seed | 1;
     w->next_seq = 1;
-    w->soonest_us = UINT64_MAX;
+    w->soonest_us = w->limit_bytes = UINT64_MAX;
     return w;
 }
 
@@ -178,6 +179,12 @@ static void soon(struct window *w, uint64_t at_us)
         w->soonest_us = at_us;
 }
 
+static void need(struct window *w, const struct window_request *r)
+{
+    if (r->bytes > w->counts.needed_bytes && r->bytes <= w->limit_bytes)
+        w->counts.needed_bytes = r->bytes;
+}
+
 // Puts a request into the queue; `again` ones go before those that were never sent.
 static void enqueue(struct window *w, struct window_request *r, bool again)
 {
@@ -186,12 +193,11 @@ static void enqueue(struct window *w, struct window_request *r, bool again)
         prepend(&w->queued, r);
     else
         append(&w->queued, r);
-    if (r->cancelled)
+    if (r->cancelled || r->bytes > w->limit_bytes)
         soon(w, 0);
     else if (r->deadline_us)
         soon(w, r->deadline_us);
-    if (r->bytes > w->counts.needed_bytes)
-        w->counts.needed_bytes = r->bytes;
+    need(w, r);
 }
 
 struct window_request *window_submit(struct window *w, uint64_t now_us,
@@ -221,6 +227,17 @@ void window_grant(struct window *w, uint32_t requests, uint64_t bytes)
 {
     w->counts.grant_requests = requests;
     w->counts.grant_bytes = bytes;
+}
+
+void window_limit(struct window *w, uint64_t request_bytes_max)
+{
+    const struct list *lists[] = {&w->queued, &w->waiting, &w->sent};
+    w->limit_bytes = request_bytes_max;
+    w->counts.needed_bytes = 0;
+    for (size_t i = 0; i < 3; i++)
+        for (const struct window_request *r = lists[i]->first; r; r = r->next)
+            need(w, r);
+    soon(w, 0);
 }
 
 // ---- leaving a state ----------------------------------------------------------------------------
@@ -419,6 +436,8 @@ static struct window_request *due_in(struct window *w, struct list *l, uint64_t 
         uint64_t end_us = sent ? late_us(r) : r->deadline_us;
         if (r->cancelled && !sent)
             return finish(w, r, SONIC_STATUS_CANCELLED);
+        if (r->bytes > w->limit_bytes && !sent)
+            return finish(w, r, SONIC_STATUS_BAD_REQUEST);
         if (r->deadline_us && end_us <= now_us)
             return finish(w, r, SONIC_STATUS_DEADLINE);
         if (r->deadline_us)

@@ -52,6 +52,8 @@ struct window_request *window_find(const struct window *w, uint64_t seq);
 
 // The broker's grant. It bounds what is sent and unanswered.
 void window_grant(struct window *w, uint32_t requests, uint64_t bytes);
+// A request with more bytes than this is never granted: it ends as BAD_REQUEST (from window_due).
+void window_limit(struct window *w, uint64_t request_bytes_max);
 // The session was opened (again): everything without an answer is queued again, oldest first, and
 // the count of received answers starts anew.
 void window_reopen(struct window *w);
@@ -73,9 +75,9 @@ struct window_request *window_answer(struct window *w, uint64_t now_us, uint64_t
 // window_due; -1: no such request.
 int window_cancel(struct window *w, uint64_t seq);
 
-// Requests that are done without an answer: cancelled before they were sent, or past their deadline
-// (a sent one is left to the broker for WINDOW_LATE_US more, whose answer says what became of it).
-// One a call, status set; NULL when there is none at this time.
+// Requests that are done without an answer: cancelled before they were sent, over the limit, or
+// past their deadline (a sent one is left to the broker for WINDOW_LATE_US more, whose answer says
+// what became of it). One a call, status set; NULL when there is none at this time.
 #define WINDOW_LATE_US 1000000u
 struct window_request *window_due(struct window *w, uint64_t now_us);
 // Ends any one request with this status (all are lost, or the handle is closed); NULL when none is

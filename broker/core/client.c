@@ -80,6 +80,19 @@ static uint64_t max_u64(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
+uint64_t farm_request_bytes_max(const struct farm *f)
+{
+    return f->config.memory_bytes_max / 2; // the rest: the records, and somebody else
+}
+
+static struct farm_want possible(const struct farm *f, const struct farm_want *want)
+{
+    struct farm_want w = *want;
+    if (w.need_bytes > farm_request_bytes_max(f))
+        w.need_bytes = 0;
+    return w;
+}
+
 // The window this wish gets while `free` is free: min(want, max(floor, free / 8)), at least need.
 static void window_for(const struct farm *f, const struct farm_want *want, uint64_t free_bytes,
                        uint32_t *requests, uint64_t *bytes)
@@ -102,10 +115,11 @@ static void window_set(struct farm *f, struct client *c, uint32_t requests, uint
 }
 
 enum sonic_status farm_client_open(struct farm *f, uint64_t now_us, const char *tenant,
-                                   size_t tenant_len, const struct farm_want *want, void *user,
+                                   size_t tenant_len, const struct farm_want *wished, void *user,
                                    farm_client_id *id, struct farm_grant *grant)
 {
     (void)now_us;
+    const struct farm_want w = possible(f, wished), *want = &w;
     uint64_t free_bytes = free_beside(f, 0);
     uint32_t requests;
     uint64_t bytes;
@@ -140,9 +154,10 @@ enum sonic_status farm_client_open(struct farm *f, uint64_t now_us, const char *
 }
 
 void farm_client_want(struct farm *f, uint64_t now_us, farm_client_id id,
-                      const struct farm_want *want, struct farm_grant *grant)
+                      const struct farm_want *wished, struct farm_grant *grant)
 {
     (void)now_us;
+    const struct farm_want w = possible(f, wished), *want = &w;
     struct client *c = table_get(&f->clients, id);
     *grant = (struct farm_grant){.retry_after_us = RETRY_GRANT_US};
     if (!c)

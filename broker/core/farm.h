@@ -76,6 +76,8 @@ struct farm_want {
     uint64_t bytes;
     uint64_t need_bytes; // a grant below this is of no use
 };
+// Largest need_bytes that can ever be granted; a larger one is taken for none.
+uint64_t farm_request_bytes_max(const struct farm *f);
 // Opens a session. SONIC_STATUS_OK, or BUSY (grant->retry_after_us set, nothing opened). `user` is
 // the shell's peer, returned by the outbox.
 enum sonic_status farm_client_open(struct farm *f, uint64_t now_us, const char *tenant,

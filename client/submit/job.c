@@ -451,22 +451,22 @@ static void close_job(struct job *j)
 
 static void tell(struct job *j)
 {
-    const char *output = j->files->outputs[0];
     const char *state = j->status == EXIT_OK            ? "done"
                         : j->status == EXIT_JOB_FAILED  ? "failed"
                         : j->status == EXIT_INTERRUPTED ? "interrupted"
                                                         : "error";
     if (j->o->json)
-        report_json(&j->report, j->model->name, output, state);
+        report_json(&j->report, j->model->name, j->files->outputs, j->model->noutputs, state);
     bool ran = j->status == EXIT_OK || j->status == EXIT_JOB_FAILED;
     if (ran && (!j->o->quiet || j->status != EXIT_OK))
-        report_print(&j->report, j->model->name, output);
+        report_print(&j->report, j->model->name, j->status == EXIT_OK ? j->files->outputs : NULL,
+                     j->model->noutputs);
     if (j->status == EXIT_JOB_FAILED)
         fprintf(stderr,
                 "%s is not written: %" PRIu64 " of %" PRIu64 " items failed. What is "
                 "finished is kept; run the same command with --resume to try the rest "
                 "again.\n",
-                output, j->report.failed_items, j->plan.rows);
+                j->files->outputs[0], j->report.failed_items, j->plan.rows);
     if (j->status == EXIT_INTERRUPTED)
         fprintf(stderr,
                 "interrupted: %" PRIu64 " of %" PRIu64 " items are finished and kept; go on "

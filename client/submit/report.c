@@ -86,15 +86,18 @@ static struct figures figures(struct report *r)
     return f;
 }
 
-void report_print(struct report *r, const char *model, const char *output)
+void report_print(struct report *r, const char *model, const char (*outputs)[4096], unsigned n)
 {
     struct figures f = figures(r);
     char rate[24];
     progress_count(rate, sizeof(rate), f.rate);
     fprintf(stderr,
             "%s: %" PRIu64 " items in %.2f s, %s items/s, mean batch %.1f, p50 %.2f ms, p99 %.2f "
-            "ms -> %s\n",
-            model, r->items, f.seconds, rate, f.batch, f.p50_ms, f.p99_ms, output);
+            "ms",
+            model, r->items, f.seconds, rate, f.batch, f.p50_ms, f.p99_ms);
+    for (unsigned i = 0; outputs && i < n; i++)
+        fprintf(stderr, "%s%s", i ? ", " : " -> ", outputs[i]);
+    fputc('\n', stderr);
     if (r->resumed_items)
         fprintf(stderr, "%s: %" PRIu64 " items were finished before and not computed again\n",
                 model, r->resumed_items);
@@ -121,14 +124,17 @@ static void json_string(const char *s)
     putchar('"');
 }
 
-void report_json(struct report *r, const char *model, const char *output, const char *state)
+void report_json(struct report *r, const char *model, const char (*outputs)[4096], unsigned n,
+                 const char *state)
 {
     struct figures f = figures(r);
     printf("{\"model\": ");
     json_string(model);
-    printf(", \"output\": ");
-    json_string(output);
-    printf(", \"state\": ");
+    for (unsigned i = 0; i < n; i++) {
+        printf(i ? ", " : ", \"outputs\": [");
+        json_string(outputs[i]);
+    }
+    printf("], \"state\": ");
     json_string(state);
     printf(", \"items\": %" PRIu64 ", \"resumed_items\": %" PRIu64 ", \"failed\": %" PRIu64
            ", \"requests\": %" PRIu64 ", \"retried\": %" PRIu64,

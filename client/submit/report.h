@@ -27,10 +27,12 @@ struct report {
 void report_open(struct report *r, uint64_t now_us);
 void report_result(struct report *r, const sonic_result_t *result, uint64_t first_row,
                    uint32_t rows, uint64_t bytes_in);
-// One line for people on standard error, and those that failed with their reasons.
-void report_print(struct report *r, const char *model, const char *output);
+// One line for people on standard error, and those that failed with their reasons. `outputs` are
+// NULL when they are not written.
+void report_print(struct report *r, const char *model, const char (*outputs)[4096], unsigned n);
 // One JSON line on standard output.
-void report_json(struct report *r, const char *model, const char *output, const char *state);
+void report_json(struct report *r, const char *model, const char (*outputs)[4096], unsigned n,
+                 const char *state);
 void report_deinit(struct report *r);
 
 #endif

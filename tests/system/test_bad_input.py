@@ -7,10 +7,10 @@ import subprocess
 import numpy as np
 import pytest
 
-from conftest import BROKER, WORKER, toy_config
+from conftest import BROKER, WORKER, toy_config, write_toy
 from peer import Client
 
-USAGE, BAD_INPUT, NOT_REACHED, MODEL, OUTPUT = 2, 3, 4, 5, 7
+USAGE, BAD_INPUT, NOT_REACHED, MODEL, FAILED, OUTPUT = 2, 3, 4, 5, 6, 7
 
 
 def one_line(text, *names):
@@ -73,6 +73,20 @@ def test_fortran_order(running, tmp_path):
 def test_unknown_model(running, rows, tmp_path):
     source, _ = rows(10)
     refused(running, "ecko", source, tmp_path / "o.npy", MODEL, "ecko", "echo")
+
+
+def test_request_that_no_broker_memory_could_hold(farm, rows, tmp_path):
+    write_toy(farm.models, "wide", "null", dims=(65536,))
+    farm.start_broker("--memory", "8M")
+    farm.start_worker()
+    source, array = rows(64, dims=(65536,), name="wide.npy")
+    done = farm.submit("wide", source, tmp_path / "o.npy", "--batch", "64")
+    assert done.returncode == FAILED, done.stderr
+    assert "a request of 16777216 bytes is more than the 4194304" in done.stderr
+    assert not os.path.exists(tmp_path / "o.npy")
+    done = farm.submit("wide", source, tmp_path / "o.npy", "--batch", "16")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "o.npy"), array)
 
 
 def test_output_folder_not_there(running, rows, tmp_path):

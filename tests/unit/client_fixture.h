@@ -143,6 +143,7 @@ static inline void welcome(struct stage *t, uint32_t requests, uint64_t bytes)
                                   .session = t->session,
                                   .grant_requests = requests,
                                   .grant_bytes = bytes,
+                                  .request_bytes_max = UINT64_MAX,
                                   .beat_ms = 2000};
     wire_begin_welcome(t->header, &fields);
     broker_send(t);

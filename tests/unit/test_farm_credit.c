@@ -153,9 +153,25 @@ static void test_need_is_met_or_busy(void **state)
     struct farm_grant g;
     assert_int_equal(open_with((struct farm_want){1, 1000, 500000}, &a, &g), SONIC_STATUS_OK);
     assert_int_equal(g.bytes, 500000);
-    assert_int_equal(open_with((struct farm_want){1, 1000, 600000}, &b, &g), SONIC_STATUS_BUSY);
-    assert_int_equal(open_with((struct farm_want){1, 1000, UINT64_MAX}, &b, &g), SONIC_STATUS_BUSY);
+    assert_int_equal(open_with((struct farm_want){1, 1000, 500000}, &b, &g), SONIC_STATUS_BUSY);
     assert_int_equal(open_with((struct farm_want){1, 1000, 400000}, &b, &g), SONIC_STATUS_OK);
+    fx_stop(&fx);
+}
+
+// Waiting for what will never be free would be for ever: the client is told the limit instead.
+static void test_an_impossible_need_is_taken_for_none(void **state)
+{
+    (void)state;
+    start_with_memory(1000000);
+    farm_client_id a, b;
+    struct farm_grant g;
+    assert_int_equal(farm_request_bytes_max(fx.f), 500000);
+    assert_int_equal(open_with((struct farm_want){1, 1000, 500001}, &a, &g), SONIC_STATUS_OK);
+    assert_int_equal(g.bytes, 1000);
+    assert_int_equal(open_with((struct farm_want){1, 1000, UINT64_MAX}, &b, &g), SONIC_STATUS_OK);
+    farm_client_want(fx.f, fx.now_us, a, &(struct farm_want){1, 2000, UINT64_MAX}, &g);
+    assert_int_equal(g.bytes, 2000);
+    assert_int_equal(g.retry_after_us, 0);
     fx_stop(&fx);
 }
 
@@ -224,12 +240,12 @@ static void test_want_more_is_granted_from_what_is_free(void **state)
     for (int i = 0; i < 100; i++)
         farm_client_want(fx.f, fx.now_us, c, &(struct farm_want){20, 1u << 30, 0}, &g);
     assert_in_range(g.bytes, 50000, 125000);
-    farm_client_want(fx.f, fx.now_us, c, &(struct farm_want){20, 1u << 30, 700000}, &g);
-    assert_int_equal(g.bytes, 700000);
+    farm_client_want(fx.f, fx.now_us, c, &(struct farm_want){20, 1u << 30, 300000}, &g);
+    assert_int_equal(g.bytes, 300000);
     assert_int_equal(g.retry_after_us, 0);
-    assert_int_equal(open_with((struct farm_want){8, 200000, 200000}, &other, &g), SONIC_STATUS_OK);
-    farm_client_want(fx.f, fx.now_us, c, &(struct farm_want){20, 1u << 30, 990000}, &g);
-    assert_int_equal(g.bytes, 700000);
+    assert_int_equal(open_with((struct farm_want){8, 500000, 500000}, &other, &g), SONIC_STATUS_OK);
+    farm_client_want(fx.f, fx.now_us, c, &(struct farm_want){20, 1u << 30, 500000}, &g);
+    assert_int_equal(g.bytes, 300000);
     assert_true(g.retry_after_us > 0);
     fx_check(&fx);
     fx_stop(&fx);
@@ -290,6 +306,7 @@ int main(void)
         cmocka_unit_test(test_busy_when_memory_is_granted_out),
         cmocka_unit_test(test_records_are_charged),
         cmocka_unit_test(test_need_is_met_or_busy),
+        cmocka_unit_test(test_an_impossible_need_is_taken_for_none),
         cmocka_unit_test(test_clients_max),
         cmocka_unit_test(test_a_running_client_is_never_cut_off),
         cmocka_unit_test(test_want_less_holds_at_once),

@@ -110,6 +110,23 @@ static void test_says_how_large_a_window_it_needs(void **state)
     assert_int_equal(counts_of(w).needed_bytes, 0);
 }
 
+static void test_a_request_over_the_limit_is_refused(void **state)
+{
+    struct window *w = *state;
+    submit(w, 5000, 0);
+    submit(w, 10, 0);
+    window_limit(w, 1000);
+    window_grant(w, 8, 1000);
+    assert_int_equal(counts_of(w).needed_bytes, 10); // nothing is asked for that cannot be had
+    check_done(w, window_due(w, 100), 1, SONIC_STATUS_BAD_REQUEST);
+    assert_null(window_due(w, 100));
+    submit(w, 1001, 0); // the limit is known now
+    check_done(w, window_due(w, 100), 3, SONIC_STATUS_BAD_REQUEST);
+    assert_int_equal(window_next(w)->seq, 2);
+    window_limit(w, 5); // another broker's
+    check_done(w, window_due(w, 100), 2, SONIC_STATUS_BAD_REQUEST);
+}
+
 static void test_a_second_answer_is_dropped(void **state)
 {
     struct window *w = *state;
@@ -485,6 +502,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_sends_within_the_grant_in_order),
         TEST(test_says_how_large_a_window_it_needs),
+        TEST(test_a_request_over_the_limit_is_refused),
         TEST(test_a_second_answer_is_dropped),
         TEST(test_busy_waits_its_time_and_goes_first),
         TEST(test_repeated_busy_backs_off_up_to_a_second),
