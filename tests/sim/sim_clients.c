@@ -26,7 +26,7 @@ static void client_open(struct sim *s, struct sim_client *c)
         c->id = FARM_NONE;
         return;
     }
-    if (c->grant.bytes < want.need_bytes)
+    if (c->grant.bytes < want.need_bytes && want.need_bytes <= farm_request_bytes_max(s->f))
         sim_fail(s, "a client was granted less than it needs");
     c->life++;
     c->obeys = !sim_chance(s, 4);
@@ -110,7 +110,8 @@ static void client_want(struct sim *s, struct sim_client *c)
     farm_client_want(s->f, s->now_us, c->id, &want, &c->grant);
     if ((c->grant.bytes < c->bytes && !c->doubles) || c->grant.requests < c->accepted - c->received)
         sim_fail(s, "a running client was cut off");
-    if (c->grant.bytes < want.need_bytes && c->grant.retry_after_us == 0)
+    if (c->grant.bytes < want.need_bytes && want.need_bytes <= farm_request_bytes_max(s->f) &&
+        c->grant.retry_after_us == 0)
         sim_fail(s, "a client needs more and is not told when to ask again");
 }
 
