@@ -461,6 +461,8 @@ static void tell(struct job *j)
     if (ran && (!j->o->quiet || j->status != EXIT_OK))
         report_print(&j->report, j->model->name, j->status == EXIT_OK ? j->files->outputs : NULL,
                      j->model->noutputs);
+    if (j->status == EXIT_OK && j->plan.rows == 0)
+        fprintf(stderr, "%s: zero items: the output has zero rows\n", j->files->inputs[0]);
     if (j->status == EXIT_JOB_FAILED)
         fprintf(stderr,
                 "%s is not written: %" PRIu64 " of %" PRIu64 " items failed. What is "

@@ -137,6 +137,40 @@ static int bad_files(char *why, size_t size, const char *text, const char *what)
     return EXIT_USAGE;
 }
 
+static bool is_tensor(const struct file_option *f, const char *kind, const sonic_io_t *io,
+                      unsigned n, char *why, size_t size)
+{
+    if (!f->tensor[0] || find_io(io, n, f->tensor) >= 0)
+        return true;
+    char names[2048] = "";
+    for (unsigned i = 0; i < n; i++) {
+        size_t used = strlen(names);
+        snprintf(names + used, sizeof(names) - used, "%s%s", i ? ", " : "", io[i].name);
+    }
+    snprintf(why, size,
+             "--%s %s=%s: this model has no %s \"%s\" but %s (a file with = in its name: say "
+             "./%s=%s)",
+             kind, f->tensor, f->path, kind, f->tensor, names, f->tensor, f->path);
+    return false;
+}
+
+static bool are_tensors(const struct options *o, const sonic_model_t *m, char *why, size_t size)
+{
+    for (size_t i = 0; i < o->ninputs; i++)
+        if (!is_tensor(&o->inputs[i], "input", m->inputs, m->ninputs, why, size))
+            return false;
+    for (size_t i = 0; i < o->noutputs; i++)
+        if (!is_tensor(&o->outputs[i], "output", m->outputs, m->noutputs, why, size))
+            return false;
+    return true;
+}
+
+static bool same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 // The inputs of a model with several, each as NAME=FILE.
 static int named_inputs(const struct options *o, const sonic_model_t *m, struct job_files *f,
                         char *why, size_t size)
@@ -217,6 +251,10 @@ static int run_job(sonic_t **s, const struct options *o, const sonic_model_t *m,
     if (rc != EXIT_OK)
         return rc;
     f->title = m->name;
+    for (unsigned i = 0; i < m->noutputs; i++)
+        for (unsigned k = 0; k < m->ninputs; k++)
+            if (same_file(f->outputs[i], f->inputs[k]))
+                return bad_files(why, size, "the output would replace the input: ", f->inputs[k]);
     if (finished_before(o, m, f)) {
         if (!o->quiet)
             fprintf(stderr, "%s is there already: nothing to resume\n", f->outputs[0]);
@@ -232,6 +270,8 @@ static int run_jobs(sonic_t **s, const struct options *o, char *why, size_t size
     int worst = find_model(*s, o, &model, why, size);
     if (worst != EXIT_OK)
         return worst;
+    if (!are_tensors(o, &model, why, size))
+        return EXIT_USAGE;
     if (model.ninputs > 1) {
         int rc = named_inputs(o, &model, &files, why, size);
         return rc ? rc : run_job(s, o, &model, &files, why, size);

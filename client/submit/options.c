@@ -87,6 +87,7 @@ static const struct option OPTIONS[] = {
 
 struct parser {
     struct options *o;
+    const char *job_option; // one seen that only a job takes
     char *why;
     size_t size;
 };
@@ -124,6 +125,7 @@ static bool add_list(struct parser *p, const char *path)
     size_t room = 0;
     ssize_t n;
     bool ok = list != NULL;
+    size_t before = p->o->ninputs;
     if (!ok)
         return fail(p, "input", path, "this list of files cannot be read");
     while (ok && (n = getline(&line, &room, list)) >= 0) {
@@ -134,6 +136,8 @@ static bool add_list(struct parser *p, const char *path)
     }
     free(line);
     fclose(list);
+    if (ok && p->o->ninputs == before)
+        return fail(p, "input", path, "this list names no file");
     return ok;
 }
 
@@ -194,6 +198,9 @@ static bool take(struct parser *p, int option, char *value)
 {
     struct options *o = p->o;
     uint64_t seconds;
+    for (const struct option *k = OPTIONS; k->name; k++)
+        if (k->val == option && option != OPT_BROKER && option != OPT_TIMEOUT)
+            p->job_option = k->name;
     switch (option) {
     case OPT_MODEL:
         return take_model(p, value);
@@ -243,17 +250,21 @@ static bool take(struct parser *p, int option, char *value)
 static bool take_word(struct parser *p, char *word)
 {
     static const char *const commands[] = {NULL, "models", "status", "placement"};
-    for (unsigned i = 1; i < 4 && !p->o->model && !p->o->ninputs; i++)
+    bool first = p->o->command == COMMAND_JOB && !p->o->model && !p->o->ninputs;
+    for (unsigned i = 1; i < 4 && first; i++)
         if (strcmp(word, commands[i]) == 0) {
             p->o->command = (enum command)i;
             return true;
         }
     if (p->o->ninputs > 0) // --input a.npy b.npy c.npy
         return add_input(p, word);
-    snprintf(p->why, p->size,
-             "\"%s\" is neither a command (models, status, placement) nor an "
-             "option; see sonic-submit --help",
-             word);
+    if (p->o->command != COMMAND_JOB)
+        snprintf(p->why, p->size, "\"%s\": one command at a time; see sonic-submit --help", word);
+    else
+        snprintf(p->why, p->size,
+                 "\"%s\" is neither a command (models, status, placement) nor an "
+                 "option; see sonic-submit --help",
+                 word);
     return false;
 }
 
@@ -264,6 +275,12 @@ static bool check(struct parser *p)
                           : !o->ninputs  ? "input"
                           : !o->noutputs ? "output"
                                          : NULL;
+    if (o->command != COMMAND_JOB && p->job_option) {
+        snprintf(p->why, p->size,
+                 "--%s belongs to a job; models, status and placement take --broker and --timeout",
+                 p->job_option);
+        return false;
+    }
     if (o->command != COMMAND_JOB)
         return true;
     if (missing) {
@@ -288,7 +305,7 @@ static bool check(struct parser *p)
 bool options_parse(int argc, char **argv, struct options *o, int *exit_status, char *why,
                    size_t size)
 {
-    struct parser p = {o, why, size};
+    struct parser p = {o, NULL, why, size};
     int option;
     memset(o, 0, sizeof(*o));
     o->timeout_ms = 60000;

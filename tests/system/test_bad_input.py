@@ -89,6 +89,21 @@ def test_request_that_no_broker_memory_could_hold(farm, rows, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "o.npy"), array)
 
 
+def test_output_that_is_the_input(running, rows, tmp_path):
+    source, array = rows(10)
+    os.symlink(source, tmp_path / "alias.npy")
+    done = running.submit("echo", source, tmp_path / "alias.npy", "--quiet", "--force")
+    assert done.returncode == USAGE, done.stderr
+    one_line(done.stderr, "would replace the input")
+    np.testing.assert_array_equal(np.load(source), array)
+
+
+def test_tensor_names_that_the_model_lacks(running, rows, tmp_path):
+    source, _ = rows(10)
+    refused(running, "echo", f"xx={source}", tmp_path / "o.npy", USAGE, "xx", "this model has no input", "./xx=")
+    refused(running, "echo", source, f"yy={tmp_path / 'o.npy'}", USAGE, "yy", "this model has no output")
+
+
 def test_output_folder_not_there(running, rows, tmp_path):
     source, _ = rows(10)
     refused(running, "echo", source, tmp_path / "no" / "o.npy", OUTPUT, "o.npy")

@@ -80,6 +80,7 @@ def test_zero_items_give_an_empty_file(farm, tmp_path):
     done = farm.submit("echo", tmp_path / "in.npy", tmp_path / "out.npy")
     assert done.returncode == 0, done.stderr
     assert np.load(tmp_path / "out.npy").shape == (0, 16)
+    assert "in.npy: zero items" in done.stderr
 
 
 def test_json_is_one_line_with_the_figures(farm, rows, tmp_path):

@@ -129,6 +129,8 @@ static void test_a_list_of_files(void **state)
     free((char *)o.inputs[2].path);
     refused(parse("--model", "m", "--output", "o", "--input", "@/tmp/sonic-no-such-list", NULL),
             "this list of files cannot be read");
+    refused(parse("--model", "m", "--output", "o", "--input", "@/dev/null", NULL),
+            "this list names no file");
 }
 
 static void test_commands(void **state)
@@ -141,6 +143,8 @@ static void test_commands(void **state)
     assert_true(parse("placement", NULL));
     assert_int_equal(o.command, COMMAND_PLACEMENT);
     refused(parse("statsu", NULL), "\"statsu\" is neither a command");
+    refused(parse("models", "status", NULL), "one command at a time");
+    refused(parse("models", "--json", NULL), "--json belongs to a job");
     assert_true(parse(JOB, "--input", "b.npy", "status", NULL)); // a file of that name
     assert_int_equal(o.command, COMMAND_JOB);
     assert_int_equal(o.ninputs, 3);
