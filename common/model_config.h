@@ -40,7 +40,6 @@ struct model_config {
     char backend[32];      // "onnxruntime", "opencl", "null", "delay"
     uint32_t batch_max;    // max_batch_size; 0: no batch dimension
     uint32_t default_rows; // parameters sonic_default_batch, else model_rows_that_fit
-    uint32_t piece_rows;   // parameters sonic_piece_rows: rows of one call of a runtime, 0: all
     uint64_t queue_delay_us;
     uint32_t npreferred;
     uint32_t preferred[SONIC_PREFERRED_MAX];

@@ -25,7 +25,7 @@ typedef const struct pbtxt_field *place;
 // The config under construction, and where the fields are that only make sense together.
 struct draft {
     struct model_config *config;
-    place preferred, default_level, platform, default_rows, piece_rows;
+    place preferred, default_level, platform, default_rows;
     char platform_backend[32]; // the backend that `platform` stands for
 };
 
@@ -420,8 +420,6 @@ static bool take_parameter(struct rules *r, place f, uint32_t i, void *into)
         return rules_fail(r, f, "there are two parameters \"%s\"", m->key);
     if (strcmp(m->key, "sonic_default_batch") == 0)
         d->default_rows = f;
-    if (strcmp(m->key, "sonic_piece_rows") == 0)
-        d->piece_rows = f;
     c->nparameters++;
     return true;
 }
@@ -517,31 +515,25 @@ static bool finish_backend(struct rules *r, const struct draft *d)
     return true;
 }
 
-// A parameter that is a number of rows; one that is not there leaves *rows as it is.
-static bool parameter_rows(struct rules *r, const struct model_config *c, place at, const char *key,
-                           uint32_t *rows)
-{
-    uint32_t most = c->batch_max ? c->batch_max : 1;
-    const char *text = at ? model_config_parameter(c, key) : NULL;
-    char *end;
-    if (!text)
-        return true;
-    unsigned long v = strtoul(text, &end, 10);
-    if (*end || text[0] < '0' || text[0] > '9' || v == 0 || v > most)
-        return rules_fail(r, at, "parameter %s is \"%s\"; 1 to %u is possible", key, text, most);
-    *rows = (uint32_t)v;
-    return true;
-}
-
 static bool finish_rows(struct rules *r, const struct draft *d)
 {
     struct model_config *c = d->config;
+    uint32_t most = c->batch_max ? c->batch_max : 1;
     if (d->preferred && strtoul(d->preferred->value, NULL, 0) > c->batch_max)
         return rules_fail(r, d->preferred, "preferred_batch_size %s is over max_batch_size %u",
                           d->preferred->value, c->batch_max);
     c->default_rows = model_rows_that_fit(c);
-    return parameter_rows(r, c, d->default_rows, "sonic_default_batch", &c->default_rows) &&
-           parameter_rows(r, c, d->piece_rows, "sonic_piece_rows", &c->piece_rows);
+    if (!d->default_rows)
+        return true;
+    const char *rows = model_config_parameter(c, "sonic_default_batch");
+    char *end;
+    unsigned long v = strtoul(rows, &end, 10);
+    if (*end || rows[0] < '0' || rows[0] > '9' || v == 0 || v > most)
+        return rules_fail(r, d->default_rows,
+                          "parameter sonic_default_batch is \"%s\"; 1 to %u is possible", rows,
+                          most);
+    c->default_rows = (uint32_t)v;
+    return true;
 }
 
 static bool finish(struct rules *r, const struct draft *d)

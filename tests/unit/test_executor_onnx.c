@@ -93,17 +93,6 @@ static void test_numbers_are_right_for_any_rows(void **state)
     cpu->unload(m);
 }
 
-static void test_pieces_make_one_whole(void **state)
-{
-    (void)state;
-    struct executor_model *m = loaded(
-        "affine", AFFINE " parameters { key: 'sonic_piece_rows' value { string_value: '5' } }");
-    affine_rows(m, 0, 4, 1);
-    affine_rows(m, 0, 5, 2);
-    affine_rows(m, 1, 63, 3);
-    cpu->unload(m);
-}
-
 struct worker {
     struct executor_model *m;
     uint32_t slot;
@@ -296,7 +285,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_numbers_are_right_for_any_rows),
-        cmocka_unit_test(test_pieces_make_one_whole),
         cmocka_unit_test(test_slots_share_one_session),
         cmocka_unit_test(test_every_element_type_passes_through),
         cmocka_unit_test(test_free_dimensions_are_the_requests),

@@ -291,8 +291,6 @@ static void test_refusals_say_where_and_what(void **state)
          "1:1: parameter sonic_default_batch is \"9\"; 1 to 8 is possible"},
         {"parameters { key: 'sonic_default_batch' value { string_value: '-1' } }",
          "1:1: parameter sonic_default_batch is \"-1\"; 1 to 8 is possible"},
-        {"parameters { key: 'sonic_piece_rows' value { string_value: '4k' } }",
-         "1:1: parameter sonic_piece_rows is \"4k\"; 1 to 8 is possible"},
         {"parameters { key: 'sonic_default_batch' }",
          "1:1: parameter sonic_default_batch is \"\"; 1 to 8 is possible"},
         {"name: \"x", "1:7: this string is not closed on its line"},

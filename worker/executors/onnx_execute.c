@@ -188,104 +188,63 @@ struct run {
     OrtValue *inputs[SONIC_TENSORS_MAX], *outputs[SONIC_TENSORS_MAX];
 };
 
-// `rows` of the tensor's `all` rows, beginning at `from`.
-static struct executor_tensor rows_of(const struct executor_tensor *t, uint32_t all, uint32_t from,
-                                      uint32_t rows)
-{
-    struct executor_tensor piece = *t;
-    if (rows != all) {
-        uint64_t row_bytes = t->bytes / all;
-        piece.data = (unsigned char *)t->data + row_bytes * from;
-        piece.bytes = row_bytes * rows;
-        piece.dims[0] = rows;
-    }
-    return piece;
-}
-
-static OrtStatus *bind(const struct executor_model *m, const struct execution *x,
-                       const struct onnx_outputs *o, uint32_t from, uint32_t rows, struct run *r)
+static OrtStatus *bind(struct executor_model *m, struct execution *x, struct onnx_outputs *o,
+                       struct run *r)
 {
     const struct model_config *c = &m->config;
     OrtStatus *s = NULL;
     for (uint32_t i = 0; i < c->ninputs && !s; i++) {
-        struct executor_tensor t = rows_of(&x->inputs[i], x->rows, from, rows);
         r->input_names[i] = c->inputs[i].name;
-        s = wrap(m, &c->runtime_inputs[i], rows, &t, &r->inputs[i]);
+        s = wrap(m, &c->runtime_inputs[i], x->rows, &x->inputs[i], &r->inputs[i]);
     }
     for (uint32_t i = 0; i < c->noutputs && !s; i++) {
         r->output_names[i] = c->outputs[i].name;
         if (!o->data[i])
             continue; // the runtime allocates it
-        struct executor_tensor t = rows_of(&x->outputs[i], x->rows, from, rows);
-        s = wrap(m, &c->runtime_outputs[i], rows, &t, &r->outputs[i]);
+        describe_output(m, i, x->rows, o->data[i], &x->outputs[i]);
+        s = wrap(m, &c->runtime_outputs[i], x->rows, &x->outputs[i], &r->outputs[i]);
     }
     return s;
 }
 
 // Keeps the values that the runtime allocated in `o`, releases those over our own memory.
-static void unbind(const struct executor_model *m, struct onnx_outputs *o, struct run *r)
+static bool finish(struct executor_model *m, struct execution *x, struct onnx_outputs *o,
+                   struct run *r, bool ok)
 {
     for (uint32_t i = 0; i < m->config.ninputs; i++)
         if (r->inputs[i])
             onnx_api->ReleaseValue(r->inputs[i]);
     for (uint32_t i = 0; i < m->config.noutputs; i++) {
-        if (!o->data[i])
-            o->values[i] = r->outputs[i];
-        else if (r->outputs[i])
+        if (o->data[i] && r->outputs[i])
             onnx_api->ReleaseValue(r->outputs[i]);
+        else
+            o->values[i] = r->outputs[i];
+        if (ok && !o->data[i])
+            ok = take_value(m, i, o->values[i], x);
     }
-}
-
-// The rows of one call of the runtime: only outputs in our memory can be filled piece by piece.
-static uint32_t piece_rows(const struct executor_model *m, const struct execution *x,
-                           const struct onnx_outputs *o)
-{
-    uint32_t rows = m->config.piece_rows;
-    for (uint32_t i = 0; i < m->config.noutputs; i++)
-        if (!o->data[i])
-            rows = 0;
-    return rows && rows < x->rows ? rows : x->rows;
-}
-
-// False with words in x->error.
-static bool execute(const struct executor_model *m, struct execution *x, struct onnx_outputs *o)
-{
-    const struct model_config *c = &m->config;
-    uint32_t step = piece_rows(m, x, o);
-    OrtStatus *s = NULL;
-    for (uint32_t i = 0; i < c->noutputs; i++)
-        if (o->data[i])
-            describe_output(m, i, x->rows, o->data[i], &x->outputs[i]);
-    for (uint32_t from = 0, rows; from < x->rows && !s; from += rows) {
-        struct run r = {0};
-        rows = step < x->rows - from ? step : x->rows - from;
-        s = bind(m, x, o, from, rows, &r);
-        if (!s)
-            s = onnx_api->Run(m->session, NULL, r.input_names, (const OrtValue *const *)r.inputs,
-                              c->ninputs, r.output_names, c->noutputs, r.outputs);
-        unbind(m, o, &r);
-    }
-    if (onnx_ok(s, "ONNX Runtime", x->error, sizeof(x->error)) != 0)
-        return false;
-    for (uint32_t i = 0; i < c->noutputs; i++)
-        if (!o->data[i] && !take_value(m, i, o->values[i], x))
-            return false;
-    return true;
+    return ok;
 }
 
 enum executor_outcome onnx_execute(struct executor_model *m, uint32_t slot, struct execution *x)
 {
+    const struct model_config *c = &m->config;
+    struct run r = {0};
     (void)slot;
     struct onnx_outputs *o = take_outputs(m, x->rows);
     if (!o) {
         snprintf(x->error, sizeof(x->error), "no memory for the outputs of %u rows", x->rows);
         return EXECUTOR_REQUEST_FAILED;
     }
-    if (!execute(m, x, o)) {
+    OrtStatus *s = bind(m, x, o, &r);
+    if (!s)
+        s = onnx_api->Run(m->session, NULL, r.input_names, (const OrtValue *const *)r.inputs,
+                          c->ninputs, r.output_names, c->noutputs, r.outputs);
+    bool ok = onnx_ok(s, "ONNX Runtime", x->error, sizeof(x->error)) == 0;
+    if (!finish(m, x, o, &r, ok)) {
         give_outputs(o);
         return EXECUTOR_REQUEST_FAILED;
     }
-    x->noutputs = m->config.noutputs;
+    x->noutputs = c->noutputs;
     x->outputs_owner = o;
     x->outputs_free = give_outputs;
     return EXECUTOR_OK;
