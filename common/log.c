@@ -2,6 +2,7 @@
 #include "common/log.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -25,6 +26,26 @@ int log_level_parse(const char *text)
     return -1;
 }
 
+// Whether a quote here ends a quoted value: the line or another key=... comes next.
+static bool ends_value(const char *quote)
+{
+    const char *p = quote + 1;
+    if (*p == '\0')
+        return true;
+    size_t key = *p == ' ' ? strspn(p + 1, "abcdefghijklmnopqrstuvwxyz_") : 0;
+    return key > 0 && p[1 + key] == '=';
+}
+
+// Quotes within quoted values become single ones, so that a record can be taken apart again.
+static void quote_values(char *line)
+{
+    for (char *p = strstr(line, "=\""); p; p = strstr(p, "=\"")) {
+        for (p += 2; *p && !(*p == '"' && ends_value(p)); p++)
+            if (*p == '"')
+                *p = '\'';
+    }
+}
+
 void log_line(enum log_level level, const char *event, const char *fmt, ...)
 {
     if (level < log_least)
@@ -45,6 +66,8 @@ void log_line(enum log_level level, const char *event, const char *fmt, ...)
         n += (size_t)m;
     if (n > sizeof(line) - 2)
         n = sizeof(line) - 2;
+    line[n] = '\0';
+    quote_values(line);
     // One record is one line and moves no terminal's cursor, whatever a peer put into a name.
     for (size_t i = 0; i < n; i++)
         if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One line a record on stderr: time level program key=value... Values with spaces are quoted by the
-// caller's format; payloads are never logged. Safe from any thread.
+// caller's format, quotes in them become single ones; payloads are never logged. Safe from any
+// thread.
 #ifndef SONIC_COMMON_LOG_H
 #define SONIC_COMMON_LOG_H
 
