@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-// One tensor.
+#include "broker/slabs.h"
+
+// One tensor. In a slab (tensor.place says so) it stays there.
 struct part {
     struct tensor tensor;
     uint32_t at;   // of the copied bytes, in the body's data
@@ -18,7 +20,8 @@ struct body {
     uint32_t ntensors;
     uint32_t text_at;
     uint32_t nframes;
-    bool small; // goes to the spares
+    bool small;               // goes to the spares
+    struct shared_slab *slab; // NULL: no tensor lies in one
     zmq_msg_t *frames;
     uint8_t *data;
     struct part parts[];
@@ -56,23 +59,42 @@ static struct body *body_new(uint32_t ntensors, uint32_t nframes, size_t data_by
         return NULL;
     b->ntensors = 0;
     b->nframes = 0;
+    b->slab = NULL;
     b->frames = (zmq_msg_t *)(void *)((uint8_t *)b + frames_at);
     b->data = (uint8_t *)b + data_at;
     b->small = data_at + data_bytes <= SMALL_BYTES;
     return b;
 }
 
+static bool check_slab(const struct shared_slab *s, const struct tensor *t, uint32_t i, char *why,
+                       size_t size)
+{
+    if (!s || s->number != t->where)
+        snprintf(why, size, "tensor %u is in slab %u, and its sender shares no such slab", i,
+                 t->where);
+    else if (t->bytes <= SONIC_PACK_BYTES_MAX || !slab_tensor(s->memory, t))
+        snprintf(why, size,
+                 "tensor %u does not lie in slab %u as it claims, or is not of floating-point type "
+                 "and over %u bytes",
+                 i, t->where, SONIC_PACK_BYTES_MAX);
+    else
+        return true;
+    return false;
+}
+
 // Checks where every tensor claims to be; returns the bytes to copy, or -1 with words.
 static int64_t check_places(struct message *m, const struct wire_tensors *tensors,
-                            uint32_t *nframes, char *why, size_t size)
+                            const struct shared_slab *slab, uint32_t *nframes, char *why,
+                            size_t size)
 {
     int64_t copied = 0;
     *nframes = 0;
     for (uint32_t i = 0; i < tensors->n; i++) {
         const struct tensor *t = &tensors->at[i];
         if (t->place == TENSOR_IN_SLAB) {
-            snprintf(why, size, "tensor %u is in a shared slab, and this broker shares none", i);
-            return -1;
+            if (!check_slab(slab, t, i, why, size))
+                return -1;
+            continue;
         }
         if (!message_tensor(m, t)) {
             snprintf(why, size, "tensor %u does not lie in frame %u as it claims", i, t->where);
@@ -91,11 +113,18 @@ static int64_t check_places(struct message *m, const struct wire_tensors *tensor
     return copied;
 }
 
+static void hold_slab(struct body *b, struct shared_slab *slab)
+{
+    if (!b->slab)
+        shared_slab_ref(slab);
+    b->slab = slab;
+}
+
 struct body *body_take(struct message *m, const struct wire_tensors *tensors, struct wire_str text,
-                       char *why, size_t size)
+                       struct shared_slab *slab, char *why, size_t size)
 {
     uint32_t nframes;
-    int64_t copied = check_places(m, tensors, &nframes, why, size);
+    int64_t copied = check_places(m, tensors, slab, &nframes, why, size);
     if (copied < 0)
         return NULL;
     struct body *b = body_new(tensors->n, nframes, (size_t)copied + text.len + 1);
@@ -107,6 +136,12 @@ struct body *body_take(struct message *m, const struct wire_tensors *tensors, st
     for (uint32_t i = 0; i < tensors->n; i++) {
         struct part *part = &b->parts[i];
         part->tensor = tensors->at[i];
+        part->in_frame = false;
+        if (part->tensor.place == TENSOR_IN_SLAB) {
+            hold_slab(b, slab);
+            b->ntensors++;
+            continue;
+        }
         part->in_frame = part->tensor.bytes > SONIC_PACK_BYTES_MAX;
         const void *bytes = message_tensor(m, &part->tensor);
         if (!bytes) { // two tensors claimed one frame, and the first has taken it
@@ -149,6 +184,8 @@ void body_free(struct body *b)
         return;
     for (uint32_t i = 0; i < b->nframes; i++)
         zmq_msg_close(&b->frames[i]);
+    if (b->slab)
+        shared_slab_unref(b->slab);
     if (b->small && spares.n < SPARES_MAX)
         spares.at[spares.n++] = b;
     else
@@ -165,31 +202,59 @@ const char *body_reason(const struct body *b)
     return (const char *)b->data + b->text_at;
 }
 
-bool body_fits(const struct body *b, const struct payload *p)
+struct shared_slab *body_slab(const struct body *b)
 {
-    uint64_t bytes[SONIC_TENSORS_MAX];
-    for (uint32_t i = 0; i < b->ntensors; i++)
-        bytes[i] = b->parts[i].tensor.bytes;
-    return payload_fits(p, b->ntensors, bytes);
+    return b->slab;
 }
 
-void body_put(struct body *b, struct payload *p, struct wire_tensors *tensors, bool keep)
+bool body_fits(const struct body *b, const struct payload *p, bool in_place)
+{
+    uint64_t bytes[SONIC_TENSORS_MAX];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < b->ntensors; i++)
+        if (!in_place || b->parts[i].tensor.place != TENSOR_IN_SLAB)
+            bytes[n++] = b->parts[i].tensor.bytes;
+    return payload_fits(p, n, bytes);
+}
+
+// libzmq has sent a frame out of a slab. Runs on its I/O thread.
+static void slab_sent(void *data, void *hint)
+{
+    (void)data;
+    slab_unref(hint);
+}
+
+// A frame over the bytes in the slab: they are copied by the kernel alone.
+static void frame_of_slab(struct slab *memory, const struct tensor *t, zmq_msg_t *frame)
+{
+    slab_ref(memory);
+    if (zmq_msg_init_data(frame, (void *)(uintptr_t)slab_tensor(memory, t), t->bytes, slab_sent,
+                          memory) != 0)
+        abort(); // cannot hold the message that it is about to send (message.c)
+}
+
+void body_put(struct body *b, struct payload *p, struct wire_tensors *tensors, bool in_place)
 {
     tensors->n = b->ntensors;
     for (uint32_t i = 0; i < b->ntensors; i++) {
         struct part *part = &b->parts[i];
         struct tensor *t = &tensors->at[i];
         *t = part->tensor;
-        if (!part->in_frame) {
+        bool in_slab = t->place == TENSOR_IN_SLAB;
+        if (in_slab && in_place)
+            continue;
+        if (!in_slab && !part->in_frame) {
             payload_pack(p, t, b->data + part->at);
-        } else if (keep) {
-            zmq_msg_t reference;
-            zmq_msg_init(&reference);
-            zmq_msg_copy(&reference, &b->frames[part->at]);
-            payload_attach(p, t, &reference);
-            zmq_msg_close(&reference);
-        } else {
-            payload_attach(p, t, &b->frames[part->at]);
+            continue;
         }
+        zmq_msg_t frame;
+        if (in_slab) {
+            frame_of_slab(b->slab->memory, t, &frame);
+        } else {
+            zmq_msg_init(&frame);
+            zmq_msg_copy(&frame, &b->frames[part->at]);
+        }
+        payload_attach(p, t, &frame);
+        zmq_msg_close(&frame);
     }
 }

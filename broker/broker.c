@@ -132,6 +132,10 @@ int broker_open(struct broker *b, const struct broker_options *o, char *why, siz
         return EXIT_INTERNAL;
     }
     int rc = open_sockets(b, why, size);
+    if (rc == 0 && !(b->slabs = slabs_open(b))) {
+        snprintf(why, size, "out of memory or file descriptors");
+        rc = EXIT_INTERNAL;
+    }
     if (rc == 0 && o->redis_url) {
         struct registry_options r = {.url = o->redis_url,
                                      .farm = o->farm_name,
@@ -157,6 +161,7 @@ void broker_close(struct broker *b)
     if (b->message)
         message_clear(b->message);
     free(b->message);
+    slabs_close(b->slabs);
     payload_free(b->payload);
     wire_header_free(b->header);
     wire_decoder_free(b->decoder);
@@ -218,6 +223,7 @@ static void wait_for_events(struct broker *b, uint64_t until_us)
 {
     struct pollfd fds[] = {{zsock_fd(b->sockets[PEER_CLIENT]), POLLIN, 0},
                            {zsock_fd(b->sockets[PEER_WORKER]), POLLIN, 0},
+                           {slabs_fd(b->slabs), POLLIN, 0},
                            {b->signals, POLLIN, 0}};
     if ((zsock_events(b->sockets[PEER_CLIENT]) | zsock_events(b->sockets[PEER_WORKER])) &
         ZMQ_POLLIN)
@@ -226,7 +232,7 @@ static void wait_for_events(struct broker *b, uint64_t until_us)
     uint64_t left_us = until_us > now_us ? until_us - now_us : 0;
     struct timespec left = {.tv_sec = (time_t)(left_us / 1000000),
                             .tv_nsec = (long)(left_us % 1000000 * 1000)};
-    ppoll(fds, 3, &left, NULL);
+    ppoll(fds, sizeof(fds) / sizeof(fds[0]), &left, NULL);
 }
 
 static bool nothing_open(const struct broker *b)
@@ -259,10 +265,12 @@ int broker_run(struct broker *b)
         unsigned taken;
         b->now_us = clock_now_us();
         uint64_t next_us = broker_turn(b, &taken);
-        // Under load there is always another turn: signals are looked for by time, not when idle.
+        // Under load there is always another turn: what is rare is looked for by time, not when
+        // idle.
         if (taken && b->now_us < b->next_look_us)
             continue;
         b->next_look_us = b->now_us + LOOK_EVERY_US;
+        slabs_serve(b);
         if (ends_now(b))
             break;
         if (!taken)

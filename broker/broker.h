@@ -12,6 +12,7 @@
 #include "broker/catalog.h"
 #include "broker/core/farm.h"
 #include "broker/peers.h"
+#include "broker/slabs.h"
 #include "common/registry.h"
 #include "common/wire.h"
 
@@ -26,8 +27,9 @@ struct broker_options {
     const char *farm_name;
     const char *name;
     uint64_t memory_bytes;
-    uint64_t lease_us; // 0: the default
-    bool insecure;     // binds beyond this machine although nothing is encrypted yet
+    uint64_t lease_us;   // 0: the default
+    uint64_t slab_bytes; // largest that a client may share; 0: none
+    bool insecure;       // binds beyond this machine although nothing is encrypted yet
 };
 
 // What the broker counts beside the farm's own figures.
@@ -38,6 +40,8 @@ struct broker_counts {
     uint64_t bad_requests, bad_results, unknown_models;
     uint64_t unknown_peers, wrong_epoch, version_refused;
     uint64_t held_back, peers_lost, peers_cut;
+    uint64_t slabs_taken, slabs_refused;
+    uint64_t in_place; // dispatches of inputs that stayed where they are
 };
 
 struct broker {
@@ -47,6 +51,7 @@ struct broker {
     struct farm *farm;
     struct catalog *catalog;
     struct peers *peers;
+    struct slabs *slabs;
     struct registry *registry; // NULL without --redis
     uint64_t epoch, started_us, now_us;
     uint64_t lease_us; // as workers are told

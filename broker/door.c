@@ -77,6 +77,7 @@ void door_forget(struct broker *b, struct peer *p, bool died)
         log_info("worker_left", "worker=%s died=%d", p->name, died);
         farm_worker_close(b->farm, b->now_us, p->id.worker, died);
     }
+    slabs_forget(b, p); // after its requests
     b->counts.peers_lost += died;
     b->forgot = true;
     if (p->blocked)
@@ -100,6 +101,8 @@ static uint64_t epoch_of(const struct wire_message *m)
         return m->fields.result.epoch;
     case WIRE_HEARTBEAT:
         return m->fields.heartbeat.epoch;
+    case WIRE_MAPPED:
+        return m->fields.mapped.epoch;
     default:
         return 0;
     }

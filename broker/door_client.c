@@ -30,7 +30,8 @@ static void welcome(struct broker *b, struct peer *p, uint32_t version,
                                   .grant_requests = grant->requests,
                                   .grant_bytes = grant->bytes,
                                   .request_bytes_max = farm_request_bytes_max(b->farm),
-                                  .beat_ms = BROKER_BEAT_US / 1000};
+                                  .beat_ms = BROKER_BEAT_US / 1000,
+                                  .slab_bytes_max = slabs_bytes_max(b->slabs)};
     wire_begin_welcome(b->header, &fields);
     outbox_send(b, p);
 }
@@ -183,7 +184,8 @@ static void take_request(struct refusals *r, const struct model_config *model, f
     struct body *body = NULL;
     if (model_check_tensors(model, model->inputs, model->ninputs, item->tensors.at, item->tensors.n,
                             &submit.rows, &submit.bytes, why, sizeof(why)))
-        body = body_take(b->message, &item->tensors, (struct wire_str){"", 0}, why, sizeof(why));
+        body = body_take(b->message, &item->tensors, (struct wire_str){"", 0}, r->peer->slab, why,
+                         sizeof(why));
     if (!body) {
         b->counts.bad_requests++;
         snprintf(text, sizeof(text), "model %s: %s", model->name, why);
@@ -318,7 +320,7 @@ void door_take_client(struct broker *b, struct peer *p, struct wire_message *m)
     case WIRE_BYE:
         door_forget(b, p, false);
         break;
-    default: // the decoder lets no other type through from a client
+    default: // OFFER, which belongs to the side socket
         break;
     }
 }

@@ -138,7 +138,7 @@ static struct body *take_outputs(struct broker *b, const struct wire_result_item
         snprintf(why, size, "%u rows came back for %u", rows, want_rows);
         return NULL;
     }
-    return body_take(b->message, &item->tensors, item->text, why, size);
+    return body_take(b->message, &item->tensors, item->text, NULL, why, size);
 }
 
 static void take_result(struct broker *b, struct peer *p, const struct wire_result_item *item)
@@ -203,12 +203,15 @@ void door_take_worker(struct broker *b, struct peer *p, struct wire_message *m)
         farm_worker_beat(b->farm, b->now_us, p->id.worker, m->fields.heartbeat.progress);
         leave_when_empty(b, p);
         break;
+    case WIRE_MAPPED:
+        slabs_mapped(b->slabs, p, m->fields.mapped.slab);
+        break;
     case WIRE_BYE:
         p->leaving = true;
         farm_worker_drain(b->farm, b->now_us, p->id.worker);
         leave_when_empty(b, p);
         break;
-    default: // the decoder lets no other type through from a worker
+    default: // ATTEND, which belongs to the side socket
         break;
     }
 }

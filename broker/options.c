@@ -14,6 +14,7 @@
 
 // As --help says; bounds what clients can make a broker hold.
 #define DEFAULT_MEMORY (2ull << 30)
+#define DEFAULT_SLABS (256ull << 20)
 // A few beats at least, or a busy worker is taken for a hung one.
 #define LEASE_SECONDS_MIN 3
 #define LEASE_SECONDS_MAX 86400
@@ -27,6 +28,10 @@ static const char HELP[] =
     "  --worker ENDPOINT   where workers connect (repeatable)\n"
     "  --models DIR        model repository to know models from before workers join\n"
     "  --memory SIZE       granted to clients in all, such as 512M or 4G (default 2G)\n"
+    "  --slabs SIZE        largest piece of memory that a client on this host may share with "
+    "workers\n"
+    "                      instead of sending large inputs through sockets (default 256M, 0 = "
+    "none)\n"
     "  --lease SECONDS     longest that one execution may take (default 30)\n"
     "  --redis URL         registry, unix://PATH or redis://[:PASSWORD@]HOST:PORT[/DB]\n"
     "  --farm NAME         name of the farm in the registry (default \"default\")\n"
@@ -39,13 +44,21 @@ static const char HELP[] =
     "Exit status: 0 stopped by SIGTERM or SIGINT, 1 internal error, 2 usage, 3 unusable file.\n";
 
 static const struct option OPTIONS[] = {
-    {"client", required_argument, NULL, 'c'}, {"worker", required_argument, NULL, 'w'},
-    {"models", required_argument, NULL, 'm'}, {"memory", required_argument, NULL, 'M'},
-    {"lease", required_argument, NULL, 't'},  {"redis", required_argument, NULL, 'r'},
-    {"farm", required_argument, NULL, 'f'},   {"name", required_argument, NULL, 'n'},
-    {"config", required_argument, NULL, 'C'}, {"log", required_argument, NULL, 'l'},
-    {"insecure", no_argument, NULL, 'i'},     {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'V'},      {NULL, 0, NULL, 0},
+    {"client", required_argument, NULL, 'c'},
+    {"worker", required_argument, NULL, 'w'},
+    {"models", required_argument, NULL, 'm'},
+    {"memory", required_argument, NULL, 'M'},
+    {"lease", required_argument, NULL, 't'},
+    {"redis", required_argument, NULL, 'r'},
+    {"farm", required_argument, NULL, 'f'},
+    {"name", required_argument, NULL, 'n'},
+    {"config", required_argument, NULL, 'C'},
+    {"log", required_argument, NULL, 'l'},
+    {"slabs", required_argument, NULL, 's'},
+    {"insecure", no_argument, NULL, 'i'},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},
+    {NULL, 0, NULL, 0},
 };
 
 // "512M" in bytes; 0 when it is no size.
@@ -111,6 +124,13 @@ static bool take(struct broker_options *o, int option, const char *value, char *
         if (o->memory_bytes >= 1u << 20)
             return true;
         break;
+    case 's':
+        o->slab_bytes = parse_size(value);
+        if (strcmp(value, "0") == 0 ||
+            (o->slab_bytes >= 1u << 20 && o->slab_bytes <= SONIC_SLAB_BYTES_MAX))
+            return true;
+        snprintf(why, size, "--slabs: \"%s\" makes no sense; 1M to 1G are possible, and 0", value);
+        return false;
     case 't':
         if (parse_seconds(value, &o->lease_us))
             return true;
@@ -196,8 +216,10 @@ int options_parse(int argc, char **argv, struct broker_options *o, int *exit_sta
 {
     int option;
     const char *config = config_path(argc, argv);
-    *o = (struct broker_options){
-        .farm_name = "default", .name = "broker", .memory_bytes = DEFAULT_MEMORY};
+    *o = (struct broker_options){.farm_name = "default",
+                                 .name = "broker",
+                                 .memory_bytes = DEFAULT_MEMORY,
+                                 .slab_bytes = DEFAULT_SLABS};
     why[0] = '\0';
     *exit_status = config ? read_config(o, config, why, size) : 0;
     if (*exit_status)

@@ -11,6 +11,8 @@
 #include "broker/core/farm.h"
 #include "common/message.h"
 
+struct shared_slab;
+
 enum peer_side { PEER_CLIENT, PEER_WORKER };
 
 // A message that its socket would not take yet.
@@ -32,6 +34,7 @@ struct peer {
     uint64_t refused_us;
     struct outgoing *first, **last; // held back, oldest first
     uint32_t nheld;
+    struct shared_slab *slab;  // a client's, NULL: it has offered none
     struct peer *blocked_next; // in the broker's list of those with something held back
     bool blocked;
     bool leaving; // said BYE

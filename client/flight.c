@@ -23,6 +23,7 @@ struct call *flight_call(struct sonic *s)
     }
     atomic_init(&c->frames, 0);
     c->kept = NULL;
+    c->shared = 0;
     return c;
 }
 
@@ -30,6 +31,7 @@ void flight_recycle(struct sonic *s, struct call *c)
 {
     if (c->request)
         window_release(s->window, c->request);
+    share_return(s, c);
     c->next_spare = s->spare;
     s->spare = c;
 }
@@ -51,8 +53,9 @@ static void frame_released(void *data, void *hint)
     }
 }
 
-static bool put_input(struct sonic *s, struct call *c, const sonic_tensor_t *in, struct tensor *t)
+static bool put_input(struct sonic *s, struct call *c, unsigned i, struct tensor *t)
 {
+    const sonic_tensor_t *in = &c->inputs[i];
     t->dtype = (uint8_t)in->type;
     t->ndim = (uint8_t)in->ndim;
     t->bytes = in->bytes;
@@ -61,6 +64,8 @@ static bool put_input(struct sonic *s, struct call *c, const sonic_tensor_t *in,
         payload_pack(s->payload, t, in->data);
         return true;
     }
+    if (share_input(s, c, i, t))
+        return true;
     zmq_msg_t frame;
     atomic_fetch_add(&c->frames, 1);
     if (zmq_msg_init_data(&frame, (void *)in->data, in->bytes, frame_released, c) != 0) {
@@ -103,7 +108,7 @@ static bool put_request(struct sonic *s, const struct window_request *r)
         item.deadline_us = r->deadline_us > s->now_us ? r->deadline_us - s->now_us : 1;
     item.tensors.n = c->ninputs;
     for (unsigned i = 0; i < c->ninputs; i++)
-        if (!put_input(s, c, &c->inputs[i], &item.tensors.at[i]))
+        if (!put_input(s, c, i, &item.tensors.at[i]))
             return false;
     return wire_add_submit(s->header, &item);
 }

@@ -37,8 +37,10 @@ struct call {
     atomic_uint frames;
     struct kept_answer *kept;
     unsigned ninputs;
+    uint16_t shared; // a bit for each input that lies in the slab
     struct call *next_spare;
-    sonic_tensor_t inputs[]; // of SONIC_TENSORS_MAX
+    uint64_t offsets[SONIC_TENSORS_MAX]; // there
+    sonic_tensor_t inputs[];             // of SONIC_TENSORS_MAX
 };
 
 // A question to the broker that somebody waits for.
@@ -70,6 +72,13 @@ struct sonic {
     struct payload *payload;
     struct message *message;
     bool unsent; // header and payload hold a message that the socket would not take
+
+    struct slab *slab;               // NULL until there is something large to send
+    struct extents *room;            // in it
+    struct wire_header *side_header; // `header` holds a SUBMIT while a slab is offered
+    uint64_t slab_bytes_max;         // from WELCOME; 0: none
+    uint32_t slab_number;            // from TAKEN; 0: not (yet)
+    bool slab_offered;               // in this session
 
     enum link_state link;
     uint64_t session, epoch;
@@ -111,6 +120,14 @@ unsigned link_receive(struct sonic *s);
 void link_tend(struct sonic *s);
 // When link_tend has something to do by time alone.
 uint64_t link_wake(const struct sonic *s);
+
+// ---- share.c: large inputs by shared memory
+void share_open(struct sonic *s, uint64_t slab_bytes_max); // after WELCOME
+void share_taken(struct sonic *s, const struct wire_taken *m);
+// Lays input i into the slab and describes where. False: it has to travel in a frame.
+bool share_input(struct sonic *s, struct call *c, unsigned i, struct tensor *t);
+void share_return(struct sonic *s, struct call *c); // the request is done
+void share_close(struct sonic *s);
 
 // ---- flight.c: requests out, answers to callbacks
 // Sends what the window allows.

@@ -95,6 +95,7 @@ static void take_welcome(struct sonic *s, const struct wire_welcome *m)
     s->wanted_us = s->now_us;
     s->want_not_us = 0;
     s->shrunk = false;
+    share_open(s, m->slab_bytes_max);
     window_limit(s->window, m->request_bytes_max);
     s->request_bytes_max = m->request_bytes_max;
     window_reopen(s->window);
@@ -216,6 +217,9 @@ static void take_message(struct sonic *s, const struct wire_message *m)
             flight_answer(s, &m->items.answer[i], current);
         break;
     }
+    case WIRE_TAKEN:
+        share_taken(s, &m->fields.taken);
+        break;
     case WIRE_CREDIT:
         take_credit(s, &m->fields.credit);
         break;

@@ -121,13 +121,14 @@ static int open_parts(struct sonic *s)
     uint64_t seed;
     s->decoder = wire_decoder_new();
     s->header = wire_header_new();
+    s->side_header = wire_header_new();
     s->payload = payload_new();
     s->message = malloc(sizeof(*s->message));
     if (getrandom(&s->session, sizeof(s->session), 0) != sizeof(s->session) ||
         getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
         return handle_fail(s, errno, "getrandom: %s", strerror(errno));
     s->window = window_new(seed);
-    if (!s->decoder || !s->header || !s->payload || !s->message || !s->window)
+    if (!s->decoder || !s->header || !s->side_header || !s->payload || !s->message || !s->window)
         return handle_fail(s, ENOMEM, "out of memory");
     message_init(s->message);
     return 0;
@@ -181,9 +182,11 @@ void sonic_close(sonic_t *s)
     if (s->window)
         flight_end(s, SONIC_STATUS_CANCELLED);
     free_calls(s);
+    share_close(s);
     window_free(s->window);
     free(s->message);
     wire_header_free(s->header);
+    wire_header_free(s->side_header);
     wire_decoder_free(s->decoder);
     close_fd(s->epoll);
     close_fd(s->wake);

@@ -111,7 +111,7 @@ typedef struct {
 } sonic_request_t;
 
 // Queues a request and returns at once; *id (may be NULL) names it for sonic_cancel. The input data
-// must stay unchanged until the callback has run: it is sent without a copy, perhaps twice.
+// must stay unchanged until the callback has run: it is read when it is sent, perhaps twice.
 // -EAGAIN: the library's own queue holds twice the window; call sonic_process first.
 SONIC_API int sonic_submit(sonic_t *s, const sonic_request_t *request, uint64_t *id);
 // Asks for a request to be forgotten. Its callback still runs, once: CANCELLED, or with its result.

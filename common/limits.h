@@ -27,6 +27,9 @@
 // known what else the message will carry.
 #define SONIC_PACKED_FRAME 1u
 
+// One shared slab. A client needs what it has in flight, which is 64 MiB unless told otherwise.
+#define SONIC_SLAB_BYTES_MAX (1024ull * 1024ull * 1024ull)
+
 // Tensors of one request in one direction; the largest published model has three.
 #define SONIC_TENSORS_MAX 16u
 // ONNX models in practice use up to six dimensions.

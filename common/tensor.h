@@ -17,11 +17,10 @@ enum sonic_dtype {
 #undef DTYPE
 };
 
-// Where a tensor's bytes are. SLAB (same-host shared memory) is reserved on the wire: a decoder
-// accepts it, and a peer that offers no slabs refuses it in words.
+// Where a tensor's bytes are.
 enum tensor_place {
     TENSOR_IN_FRAME = 0, // frame `where` of the message, at byte `offset`
-    TENSOR_IN_SLAB = 1,  // shared slab `where`, at byte `offset`
+    TENSOR_IN_SLAB = 1,  // shared slab `where` (slab.h), at byte `offset`
 };
 
 // A tensor of one request, as a message describes it. `bytes` is derived (dtype x dims,

@@ -19,10 +19,13 @@
 #include "common/zsock.h"
 #include "worker/announce.h"
 #include "worker/inbox.h"
+#include "worker/mappings.h"
 #include "worker/session.h"
 
 // Messages taken in one turn before finished executions are looked at again.
 #define TURN_BUDGET 64
+// Under load there is always another turn: the side socket is looked at by time, not when idle.
+#define LOOK_EVERY_US 10000u
 // A link takes a moment; from here on its absence is worth a word.
 #define NO_LINK_US 2000000u
 // Time that the last results have to leave after the loop has ended.
@@ -40,14 +43,16 @@ struct agent {
     struct slots *slots;
     struct results *results;
     struct announce *announce;
+    struct mappings *mappings;
     struct inbox inbox;
     struct session session;
     uint64_t id; // this life of the worker
     uint64_t now_us;
-    uint64_t lease_us;   // from the broker: longest that one execution may take
-    bool join_blocked;   // no link: JOIN goes out as soon as there is one
-    uint64_t no_link_us; // since when
-    bool told_no_link;   // said once, not each time
+    uint64_t next_look_us; // at the side socket
+    uint64_t lease_us;     // from the broker: longest that one execution may take
+    bool join_blocked;     // no link: JOIN goes out as soon as there is one
+    uint64_t no_link_us;   // since when
+    bool told_no_link;     // said once, not each time
     bool stopping, device_lost;
     int status;
     char why[1024];
@@ -100,6 +105,7 @@ static void send_beat(struct agent *a)
     leave_when_hung(a, progress.still_beats);
     slots_load(a->slots, &load);
     announce_load(a->announce, a->now_us, &load);
+    mappings_tend(a->mappings);
     struct wire_heartbeat beat = {.epoch = a->session.epoch,
                                   .progress = progress.count,
                                   .busy_slots = load.now.busy,
@@ -137,6 +143,7 @@ static void take_accept(struct agent *a, const struct wire_message *m)
     a->inbox.session = a->session.number;
     slots_new_session(a->slots, a->session.number);
     results_new_session(a->results, a->session.number, a->session.epoch);
+    mappings_attend(a->mappings, a->options->broker, a->session.epoch, a->id);
     a->told_no_link = false;
     log_info("joined", "broker=%s epoch=%016" PRIx64 " models=%u refused=%u", a->options->broker,
              a->session.epoch, a->fleet->nmodels, m->nitems);
@@ -218,6 +225,19 @@ static void take_message(struct agent *a)
         break;
     default: // a beat: that it came is all it says
         break;
+    }
+}
+
+// A broker that does not hear of one goes on sending frames.
+static void tell_mapped(struct agent *a)
+{
+    struct wire_mapped mapped = {.epoch = a->session.epoch};
+    if (a->now_us < a->next_look_us)
+        return;
+    a->next_look_us = a->now_us + LOOK_EVERY_US;
+    while ((mapped.slab = mappings_next(a->mappings)) != 0) {
+        wire_begin_mapped(a->header, &mapped);
+        send_header(a);
     }
 }
 
@@ -331,15 +351,21 @@ static void take_signal(struct agent *a)
 
 static void wait_for_events(struct agent *a)
 {
-    struct pollfd fds[] = {
-        {zsock_fd(a->socket), POLLIN, 0}, {slots_fd(a->slots), POLLIN, 0}, {a->signals, POLLIN, 0}};
+    enum { SIDE = 2 };
+    struct pollfd fds[] = {{zsock_fd(a->socket), POLLIN, 0},
+                           {slots_fd(a->slots), POLLIN, 0},
+                           {mappings_fd(a->mappings), POLLIN, 0},
+                           {a->signals, POLLIN, 0}};
     int events = zsock_events(a->socket);
     // The fd says nothing about what was there before: both directions are looked at first.
     if ((events & ZMQ_POLLIN) || ((events & ZMQ_POLLOUT) && results_pending(a->results)))
         return;
     uint64_t wake_us = session_wake_us(&a->session), now_us = clock_now_us();
     uint64_t left_us = wake_us > now_us ? wake_us - now_us : 0;
-    poll(fds, 3, left_us > 1000000 ? 1000 : (int)((left_us + 999) / 1000));
+    poll(fds, sizeof(fds) / sizeof(fds[0]),
+         left_us > 1000000 ? 1000 : (int)((left_us + 999) / 1000));
+    if (fds[SIDE].revents)
+        a->next_look_us = 0;
 }
 
 static void turn(struct agent *a)
@@ -351,6 +377,7 @@ static void turn(struct agent *a)
         return;
     }
     results_send(a->results); // what the socket does not take waits
+    tell_mapped(a);
     do_what_is_due(a);
     take_signal(a);
     if (a->stopping)
@@ -398,13 +425,17 @@ static bool open_parts(struct agent *a, char *why, size_t size)
     a->parcel = parcel_new();
     a->pool = job_pool_new(most_inputs(a->fleet), 2 * a->fleet->info.slots + 2);
     a->results = results_new(a->fleet, a->socket);
-    if (!a->decoder || !a->header || !a->pool || !a->results)
+    a->mappings = mappings_new();
+    if (!a->decoder || !a->header || !a->pool || !a->results || !a->mappings)
         return false;
     a->slots = slots_new(a->fleet, a->pool, o->room_requests, o->room_bytes);
     if (!a->slots)
         return false;
-    a->inbox = (struct inbox){
-        .fleet = a->fleet, .pool = a->pool, .slots = a->slots, .results = a->results};
+    a->inbox = (struct inbox){.fleet = a->fleet,
+                              .pool = a->pool,
+                              .slots = a->slots,
+                              .results = a->results,
+                              .mappings = a->mappings};
     a->announce = announce_open(o, a->fleet, why, size);
     if (!a->announce) {
         a->status = EXIT_USAGE; // the registry's URL
@@ -424,6 +455,7 @@ static void close_parts(struct agent *a)
     zsock_close(a->socket);
     zctx_close(a->ctx); // after it nothing of ours is being sent: the jobs are all back
     job_pool_free(a->pool);
+    mappings_free(a->mappings);
     wire_header_free(a->header);
     wire_decoder_free(a->decoder);
     signal(SIGTERM, SIG_DFL); // from here on nothing is left that could be lost

@@ -18,27 +18,45 @@ static void refuse(struct inbox *in, struct request *r, uint8_t status, const ch
     results_add(in->results, j);
 }
 
-// Points the request into the message. False with words when a tensor's bytes are not there.
-static bool locate(struct request *r, struct parcel *p, const struct wire_tensors *tensors,
-                   const struct loaded_model *model, char *why, size_t size)
+// Where the bytes of a tensor are, with a reference to what holds them. False: nowhere.
+static bool hold_tensor(const struct inbox *in, struct parcel *p, const struct tensor *t,
+                        struct request_input *input)
 {
-    struct message *m = parcel_message(p);
+    input->slab = NULL;
+    input->frame = 0;
+    if (t->place == TENSOR_IN_SLAB) {
+        input->slab = mappings_get(in->mappings, t->where);
+        input->data = input->slab ? slab_tensor(input->slab, t) : NULL;
+        if (input->slab && !input->data)
+            slab_unref(input->slab);
+        return input->data != NULL;
+    }
+    input->data = message_tensor(parcel_message(p), t);
+    if (!input->data)
+        return false;
+    input->frame = t->where;
+    parcel_ref_frame(p, t->where);
+    return true;
+}
+
+// Points the request to its bytes. False with words when a tensor's are not there.
+static bool locate(const struct inbox *in, struct request *r, struct parcel *p,
+                   const struct wire_tensors *tensors, const struct loaded_model *model, char *why,
+                   size_t size)
+{
     parcel_ref(p);
     r->parcel = p;
     for (uint32_t i = 0; i < tensors->n; i++) {
         const struct tensor *t = &tensors->at[i];
-        struct request_input *in = &r->inputs[i];
-        in->data = message_tensor(m, t);
-        if (!in->data) {
+        struct request_input *input = &r->inputs[i];
+        if (!hold_tensor(in, p, t, input)) {
             snprintf(why, size, "the bytes of tensor \"%s\" are not where the message says",
                      model->config.inputs[i].name);
             return false;
         }
-        in->bytes = t->bytes;
-        in->frame = t->where;
-        in->ndim = t->ndim;
-        memcpy(in->dims, t->dims, sizeof(in->dims));
-        parcel_ref_frame(p, t->where);
+        input->bytes = t->bytes;
+        input->ndim = t->ndim;
+        memcpy(input->dims, t->dims, sizeof(input->dims));
         r->ninputs = i + 1; // what is given back with the request
     }
     return true;
@@ -57,7 +75,7 @@ static bool take_item(struct inbox *in, uint64_t now_us, struct parcel *p,
     const struct model_config *c = &model->config;
     if (!model_check_tensors(c, c->inputs, c->ninputs, item->tensors.at, item->tensors.n,
                              &r->item.rows, &r->item.bytes, why, sizeof(why)) ||
-        !locate(r, p, &item->tensors, model, why, sizeof(why))) {
+        !locate(in, r, p, &item->tensors, model, why, sizeof(why))) {
         refuse(in, r, SONIC_STATUS_BAD_REQUEST, why);
         return false;
     }

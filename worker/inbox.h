@@ -7,6 +7,7 @@
 #include "common/wire.h"
 #include "worker/fleet.h"
 #include "worker/job.h"
+#include "worker/mappings.h"
 #include "worker/parcel.h"
 #include "worker/results.h"
 #include "worker/slots.h"
@@ -16,6 +17,7 @@ struct inbox {
     struct job_pool *pool;
     struct slots *slots;
     struct results *results;
+    const struct mappings *mappings;
     uint64_t session;
 };
 

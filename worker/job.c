@@ -67,7 +67,10 @@ static void drop_parcel(struct request *r)
     if (!r->parcel)
         return;
     for (uint32_t i = 0; i < r->ninputs; i++)
-        parcel_unref_frame(r->parcel, r->inputs[i].frame);
+        if (r->inputs[i].slab)
+            slab_unref(r->inputs[i].slab);
+        else
+            parcel_unref_frame(r->parcel, r->inputs[i].frame);
     parcel_unref(r->parcel);
     r->parcel = NULL;
 }

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/slab.h"
 #include "common/tensor.h"
 #include "common/wire.h"
 #include "worker/batcher.h"
@@ -19,7 +20,8 @@
 struct request_input {
     const void *data;
     uint64_t bytes;
-    uint32_t frame;
+    struct slab *slab; // that the bytes lie in, with a reference; NULL: in ...
+    uint32_t frame;    // ... this frame of the parcel
     uint8_t ndim;
     uint64_t dims[SONIC_DIMS_MAX];
 };
@@ -70,7 +72,7 @@ struct job *job_new(struct job_pool *p);
 void job_ref(struct job *j);
 // From any thread. The last one frees the outputs, the inputs, the requests.
 void job_unref(struct job *j);
-// The inputs are not needed any more: lets go of their frames ahead of the job's end.
+// The inputs are not needed any more: lets go of their frames and slabs ahead of the job's end.
 void job_drop_inputs(struct job *j);
 
 #endif

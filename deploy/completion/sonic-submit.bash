@@ -86,8 +86,8 @@ _sonic_broker() {
     --models) _sonic_files -d ;;
     --config) _sonic_files -f ;;
     --log) _sonic_words 'debug info warn error' ;;
-    --client | --worker | --memory | --redis | --farm | --name) ;;
-    *) _sonic_words '--client --worker --models --memory --redis --farm --name --config --log --insecure --help --version' ;;
+    --client | --worker | --memory | --slabs | --lease | --redis | --farm | --name) ;;
+    *) _sonic_words '--client --worker --models --memory --slabs --lease --redis --farm --name --config --log --insecure --help --version' ;;
     esac
 }
 

@@ -280,6 +280,16 @@ static int start_all(struct farm_run *f)
     return EXIT_OK;
 }
 
+// What a broker that was killed leaves behind.
+static void unlink_endpoint(const char *endpoint)
+{
+    char side[sizeof(((struct farm_run *)0)->client) + 8];
+    const char *path = endpoint + strlen("ipc://");
+    unlink(path);
+    snprintf(side, sizeof(side), "%s.slabs", path);
+    unlink(side);
+}
+
 static void stop_all(struct farm_run *f)
 {
     f->stopping = true;
@@ -289,8 +299,8 @@ static void stop_all(struct farm_run *f)
         child_stop(c, strcmp(c->name, "redis") == 0 ? 3000 : 12000);
     }
     unlink(f->redis_socket);
-    unlink(f->client + strlen("ipc://"));
-    unlink(f->worker + strlen("ipc://"));
+    unlink_endpoint(f->client);
+    unlink_endpoint(f->worker);
 }
 
 // ---- serving ------------------------------------------------------------------------------------

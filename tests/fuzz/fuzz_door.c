@@ -119,11 +119,13 @@ static void begin(struct fuzz *z, const uint8_t *data, size_t size)
     b->farm = farm_new(&config);
     b->catalog = catalog_new(b->farm);
     b->peers = peers_new(1);
+    b->slabs = slabs_open(b);
     b->decoder = rig.broker_decoder;
     b->message = malloc(sizeof(*b->message));
     b->header = wire_header_new();
     b->payload = payload_new();
-    check(b->farm && b->catalog && b->peers && b->message && b->header && b->payload, "memory");
+    check(b->farm && b->catalog && b->peers && b->slabs && b->message && b->header && b->payload,
+          "memory");
     message_init(b->message);
 }
 
@@ -133,6 +135,7 @@ static void end(struct fuzz *z)
     peers_free(b->peers);
     catalog_free(b->catalog);
     farm_free(b->farm);
+    slabs_close(b->slabs);
     message_clear(b->message);
     free(b->message);
     payload_free(b->payload);

@@ -12,8 +12,8 @@ import msgpack
 import zmq
 
 HELLO, WELCOME, SUBMIT, ANSWER, CANCEL, WANT, CREDIT, QUERY, REPLY, CATALOG = range(1, 11)
-BYE, BEAT, REFUSE = 11, 12, 13
-JOIN, ACCEPT, DISPATCH, RESULT, REVOKE, HEARTBEAT = range(20, 26)
+BYE, BEAT, REFUSE, OFFER, TAKEN = range(11, 16)
+JOIN, ACCEPT, DISPATCH, RESULT, REVOKE, HEARTBEAT, ATTEND, SHARE, MAPPED, FORGET = range(20, 30)
 OK, BUSY, REGISTER_AGAIN, MODEL_UNKNOWN, BAD_REQUEST, DEADLINE, CANCELLED = range(7)
 EXEC_FAILED, POISON, NOT_LOADED, QUEUE_FULL, VERSION, PROTOCOL, LOST = range(7, 14)
 FP32 = 12
@@ -91,6 +91,7 @@ class Client(Peer):
         if number == WELCOME:
             self.epoch = fields[1]
             self.window = fields[3]
+            self.slab_bytes_max = fields[7]
         return number, fields
 
     def submit(self, model, seqs, values=16, rows=1, deadline_us=0, priority=0):
@@ -125,9 +126,10 @@ class Worker(Peer):
     """A worker that does only what a test tells it to."""
 
     def join(self, name, models, slots=1, room=64, versions=(1, 1)):
+        self.session = time.monotonic_ns()
         self.send(
             JOIN,
-            [*versions, time.monotonic_ns(), name, "test", "a test", slots, room, 1 << 30, 0, 0],
+            [*versions, self.session, name, "test", "a test", slots, room, 1 << 30, 0, 0],
             models,
         )
         number, fields, items, _ = self.receive(ACCEPT, REFUSE)

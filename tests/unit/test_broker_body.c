@@ -77,7 +77,7 @@ static void travel(struct fixture *f)
 
 static struct body *take(struct fixture *f, const char *text)
 {
-    return body_take(&f->message, &f->tensors, wire_str(text), f->why, sizeof(f->why));
+    return body_take(&f->message, &f->tensors, wire_str(text), NULL, f->why, sizeof(f->why));
 }
 
 static void assert_filled(struct fixture *f, unsigned i, size_t n, int fill)
@@ -106,8 +106,8 @@ static void test_small_and_large_come_back_twice(void **state)
     message_clear(&f->message);                 // the body stands on its own
     for (unsigned turn = 0; turn < 2; turn++) { // dispatched, and dispatched again
         memset(&f->tensors, 0xff, sizeof(f->tensors));
-        assert_true(body_fits(body, f->payload));
-        body_put(body, f->payload, &f->tensors, turn == 0);
+        assert_true(body_fits(body, f->payload, false));
+        body_put(body, f->payload, &f->tensors, false);
         travel(f);
         assert_int_equal(f->tensors.n, 5);
         assert_filled(f, 0, 100, 1);
@@ -126,7 +126,7 @@ static void test_large_frames_are_not_copied(void **state)
     travel(f);
     const void *came = message_tensor(&f->message, &f->tensors.at[0]);
     struct body *body = take(f, "");
-    body_put(body, f->payload, &f->tensors, true);
+    body_put(body, f->payload, &f->tensors, false);
     travel(f);
     assert_ptr_equal(message_tensor(&f->message, &f->tensors.at[0]), came);
     body_free(body);
@@ -196,8 +196,8 @@ static void test_a_full_message_says_so(void **state)
     struct body *body = take(f, "");
     assert_non_null(body);
     unsigned puts = 0;
-    while (body_fits(body, f->payload)) {
-        body_put(body, f->payload, &f->tensors, true);
+    while (body_fits(body, f->payload, false)) {
+        body_put(body, f->payload, &f->tensors, false);
         assert_true(++puts < SONIC_FRAMES_MAX);
     }
     assert_int_equal(puts, (SONIC_FRAMES_MAX - 2) / SONIC_TENSORS_MAX);
@@ -210,7 +210,7 @@ static void test_words_alone(void **state)
     struct body *body = body_text("the device is gone");
     assert_int_equal(body_ntensors(body), 0);
     assert_string_equal(body_reason(body), "the device is gone");
-    assert_true(body_fits(body, f->payload));
+    assert_true(body_fits(body, f->payload, false));
     body_free(body);
     body_free(NULL);
 }

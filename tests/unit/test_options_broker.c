@@ -45,9 +45,25 @@ static void test_defaults(void **state)
     assert_string_equal(o.farm_name, "default");
     assert_string_equal(o.name, "broker");
     assert_int_equal(o.memory_bytes, 2ull << 30);
+    assert_int_equal(o.slab_bytes, 256ull << 20);
     assert_null(o.redis_url);
     assert_null(o.models);
     assert_false(o.insecure);
+}
+
+static void test_slabs_of_every_size(void **state)
+{
+    (void)state;
+    assert_int_equal(parse(ENDS, "--slabs", "0", NULL), 0);
+    assert_int_equal(o.slab_bytes, 0);
+    assert_int_equal(parse(ENDS, "--slabs", "1G", NULL), 0);
+    assert_int_equal(o.slab_bytes, 1ull << 30);
+    char *const none[] = {"1", "1023K", "2G", "", "many", "-1", "00"};
+    for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++) {
+        assert_int_equal(parse(ENDS, "--slabs", none[i], NULL), -1);
+        assert_int_equal(status, EXIT_USAGE);
+        assert_non_null(strstr(why, "--slabs"));
+    }
 }
 
 static void test_every_option(void **state)
@@ -211,6 +227,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_every_option),
+        cmocka_unit_test(test_slabs_of_every_size),
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_what_is_wrong_is_said),
         cmocka_unit_test(test_a_file),

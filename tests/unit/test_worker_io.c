@@ -26,6 +26,7 @@ struct fx {
     struct job_pool *pool;
     struct slots *slots;
     struct results *results;
+    struct mappings *mappings;
     struct inbox inbox;
     struct wire_header *header;
     struct payload *payload;
@@ -79,7 +80,13 @@ static void open_fx(const char *kind, const char *argument, uint32_t values, uin
     f.results = results_new(&f.fleet, f.worker);
     slots_new_session(f.slots, 1);
     results_new_session(f.results, 1, 77);
-    f.inbox = (struct inbox){&f.fleet, f.pool, f.slots, f.results, 1};
+    f.mappings = mappings_new();
+    f.inbox = (struct inbox){.fleet = &f.fleet,
+                             .pool = f.pool,
+                             .slots = f.slots,
+                             .results = f.results,
+                             .mappings = f.mappings,
+                             .session = 1};
     f.header = wire_header_new();
     f.payload = payload_new();
     f.decoder = wire_decoder_new();
@@ -93,6 +100,7 @@ static void close_fx(void)
     zmq_close(f.broker);
     zmq_ctx_term(f.ctx); // lets go of what was being sent
     job_pool_free(f.pool);
+    mappings_free(f.mappings);
     f.fleet.executor->unload(f.model.handle);
     f.fleet.executor->close(f.fleet.device);
     wire_header_free(f.header);
