@@ -53,7 +53,8 @@ typedef enum {
     SONIC_QUEUE_FULL = 10,
     SONIC_BAD_VERSION = 11,
     SONIC_PROTOCOL = 12,
-    SONIC_LOST = 13
+    SONIC_LOST = 13,
+    SONIC_DEVICE_FAULT = 14
 } sonic_status_t;
 
 #define SONIC_MAX_DIMS 8

@@ -55,6 +55,7 @@ struct execution {
 enum executor_outcome {
     EXECUTOR_OK = 0,
     EXECUTOR_REQUEST_FAILED, // this batch cannot be executed; the device is fine
+    EXECUTOR_DEVICE_FAULT,   // the device failed at this batch and was started again: tried anew
     EXECUTOR_DEVICE_LOST,    // nothing more will execute here: the worker gives its leases back
 };
 

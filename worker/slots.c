@@ -85,7 +85,8 @@ static void execute(struct slots *s, uint32_t slot, struct job *j)
     uint64_t took_us = clock_now_us() - start_us;
     j->exec_us = took_us < UINT32_MAX ? (uint32_t)took_us : UINT32_MAX;
     if (outcome != EXECUTOR_OK) {
-        j->status = SONIC_STATUS_EXEC_FAILED;
+        j->status =
+            outcome == EXECUTOR_DEVICE_FAULT ? SONIC_STATUS_DEVICE_FAULT : SONIC_STATUS_EXEC_FAILED;
         j->device_lost = outcome == EXECUTOR_DEVICE_LOST;
         snprintf(j->text, sizeof(j->text), "%s", j->x.error);
     }

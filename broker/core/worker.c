@@ -216,6 +216,18 @@ void worker_free(struct farm *f, struct worker *w)
     free(w);
 }
 
+// One death of a request that was out at a worker or its device: back into the queue, or poison.
+static void request_died(struct farm *f, uint64_t now_us, struct request *r)
+{
+    r->deaths++;
+    if (r->deaths >= f->config.poison_deaths) {
+        f->stats.poisoned++;
+        request_answer(f, now_us, r, SONIC_STATUS_POISON, f->poison_text);
+    } else {
+        queue_return(f, r);
+    }
+}
+
 void farm_worker_close(struct farm *f, uint64_t now_us, farm_worker_id id, bool died)
 {
     struct worker *w = worker_get(f, id);
@@ -230,13 +242,10 @@ void farm_worker_close(struct farm *f, uint64_t now_us, farm_worker_id id, bool 
     while (!list_empty(&w->held)) {
         struct request *r = container_of(w->held.next, struct request, at.link);
         request_unlease(f, r);
-        r->deaths += died;
-        if (died && r->deaths >= f->config.poison_deaths) {
-            f->stats.poisoned++;
-            request_answer(f, now_us, r, SONIC_STATUS_POISON, f->poison_text);
-        } else {
+        if (died)
+            request_died(f, now_us, r);
+        else
             queue_return(f, r);
-        }
     }
     table_remove(&f->worker_table, id);
     worker_free(f, w);
@@ -289,6 +298,15 @@ static struct request *lease_get(const struct farm *f, const struct worker *w, u
     return r;
 }
 
+static void result_device_fault(struct farm *f, uint64_t now_us, struct request *r,
+                                const struct farm_result *result)
+{
+    if (result->payload)
+        f->config.payload_free(result->payload, f->config.user);
+    request_unlease(f, r);
+    request_died(f, now_us, r);
+}
+
 static void result_not_loaded(struct farm *f, struct request *r, const struct farm_result *result)
 {
     struct service *s = r->service;
@@ -327,6 +345,10 @@ bool farm_result(struct farm *f, uint64_t now_us, farm_worker_id id,
     w->busy_since_us = now_us;
     if (result->status == SONIC_STATUS_NOT_LOADED) {
         result_not_loaded(f, r, result);
+        return true;
+    }
+    if (result->status == SONIC_STATUS_DEVICE_FAULT) {
+        result_device_fault(f, now_us, r, result);
         return true;
     }
     enum sonic_status status = outcome(result->status);

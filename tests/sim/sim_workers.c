@@ -80,8 +80,9 @@ static void send_result(struct sim *s, struct sim_worker *w, uint32_t at)
                                  .bytes = sim_random(s, 3000),
                                  .payload = sim_payload_new(s, l.request, true)};
     if (!s->calm && sim_chance(s, 200)) {
-        result.status =
-            sim_chance(s, 2) ? SONIC_STATUS_NOT_LOADED : (enum sonic_status)sim_random(s, 256);
+        result.status = sim_chance(s, 2)
+                            ? sim_chance(s, 2) ? SONIC_STATUS_NOT_LOADED : SONIC_STATUS_DEVICE_FAULT
+                            : (enum sonic_status)sim_random(s, 256);
         r->lied = true;
         if (result.status == SONIC_STATUS_OK || result.status == SONIC_STATUS_DEADLINE ||
             result.status == SONIC_STATUS_CANCELLED)
@@ -100,6 +101,8 @@ static void send_result(struct sim *s, struct sim_worker *w, uint32_t at)
             sim_fail(s, "a result under a valid lease was refused");
     } else if (!owed && !r->cancelled) {
         sim_fail(s, "a result was taken that nobody waits for");
+    } else if (result.status == SONIC_STATUS_DEVICE_FAULT) {
+        r->deaths++;
     }
     remember(s, l.lease);
     if (sim_chance(s, 30)) { // the same again

@@ -321,6 +321,32 @@ static void test_not_loaded_takes_the_model_off_the_worker(void **state)
     fx_stop(&fx);
 }
 
+static void test_device_fault_is_a_death_but_not_of_the_worker(void **state)
+{
+    (void)state;
+    start(1);
+    farm_worker_id a = fx_worker(&fx, "a", 1, 8, m);
+    fx_submit(&fx, c, m, 0, 2);
+    fx_tick(&fx);
+    assert_int_equal(fx_take(&fx, a, at, 10), 2);
+    struct fx_lease other = at[1];
+    assert_true(fx_result(&fx, a, at[0].lease, SONIC_STATUS_DEVICE_FAULT, 0, 0));
+    fx_tick(&fx);
+    assert_int_equal(fx_take(&fx, a, at, 10), 0); // a suspect waits until it can be alone
+    assert_true(fx_ok(&fx, a, other.lease));
+    fx_tick(&fx);
+    assert_int_equal(fx_take(&fx, a, at, 10), 1); // on the same worker
+    assert_int_equal(at[0].seq, 0);
+    assert_true(fx_result(&fx, a, at[0].lease, SONIC_STATUS_DEVICE_FAULT, 0, 0));
+    assert_int_equal(fx_stats(&fx).poisoned, 1);
+    assert_int_equal(fx_stats(&fx).queued, 0);
+    fx_submit(&fx, c, m, 5, 1); // the worker still serves
+    fx_tick(&fx);
+    assert_int_equal(fx_take(&fx, a, at, 10), 1);
+    assert_true(fx_ok(&fx, a, at[0].lease));
+    fx_stop(&fx);
+}
+
 static void test_both_leases_not_loaded(void **state)
 {
     (void)state;
@@ -392,6 +418,7 @@ int main(void)
         cmocka_unit_test(test_results_do_not_hide_a_hung_slot),
         cmocka_unit_test(test_a_draining_worker_gets_nothing_new),
         cmocka_unit_test(test_not_loaded_takes_the_model_off_the_worker),
+        cmocka_unit_test(test_device_fault_is_a_death_but_not_of_the_worker),
         cmocka_unit_test(test_both_leases_not_loaded),
         cmocka_unit_test(test_outcomes_pass_and_lies_become_failures),
         cmocka_unit_test(test_workers_max),
