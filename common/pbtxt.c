@@ -162,7 +162,7 @@ static struct pbtxt_field *add_field(struct reader *r, const char *name, uint32_
                                      uint32_t line, uint32_t column)
 {
     if (r->out->n == PBTXT_FIELDS_MAX) {
-        fail(r, "more than 4,096 fields in one file");
+        fail(r, "more than 32,768 fields in one file");
         return NULL;
     }
     struct pbtxt_field *f = &r->out->fields[r->out->n++];

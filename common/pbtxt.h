@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #define PBTXT_BYTES_MAX (1u << 20)
-#define PBTXT_FIELDS_MAX 4096
+#define PBTXT_FIELDS_MAX 32768 // a bundle's plan has a dozen a launch
 #define PBTXT_DEPTH_MAX 16
 #define PBTXT_VALUE_MAX 1024
 

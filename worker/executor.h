@@ -62,6 +62,8 @@ enum executor_outcome {
 struct executor {
     const char *kind;    // as --device names it
     const char *backend; // of the models that it executes, as config.pbtxt names it
+    // Whether it can execute this model; NULL: by its backend alone.
+    bool (*serves)(const struct model_entry *entry);
     // The instance_group kind that its models may ask for, beside none and KIND_AUTO.
     // INSTANCE_AUTO: it is a simulated device and takes any.
     enum instance_kind instances;

@@ -70,7 +70,12 @@ static enum load load_model(struct fleet *f, const char *root, const char *name,
     struct loaded_model *m = &f->models[f->nmodels];
     if (model_repository_read(root, name, &entry, warn_field, NULL, why, size) != 0)
         return FAILED;
-    if (strcmp(entry.config.backend, f->executor->backend) != 0) {
+    if (f->executor->serves && !f->executor->serves(&entry)) {
+        snprintf(why, size, "%s holds no bundle (opencl/bundle.pbtxt) for a %s device", entry.dir,
+                 f->executor->kind);
+        return NOT_OURS;
+    }
+    if (!f->executor->serves && strcmp(entry.config.backend, f->executor->backend) != 0) {
         snprintf(why, size,
                  "%s/%s/config.pbtxt: its backend is \"%s\", a %s device executes \"%s\"", root,
                  name, entry.config.backend, f->executor->kind, f->executor->backend);

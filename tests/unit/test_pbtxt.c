@@ -214,10 +214,10 @@ static void test_fields_are_bounded(void **state)
     pbtxt_deinit(&p);
     free(text);
     text = repeated("a:1\n", PBTXT_FIELDS_MAX + 1);
-    assert_string_equal(refused(text), "a.pbtxt:4097:3: more than 4,096 fields in one file");
+    assert_string_equal(refused(text), "a.pbtxt:32769:3: more than 32,768 fields in one file");
     free(text);
     text = repeated("a:[1,1,1,1,1,1,1,1]", 1000);
-    assert_non_null(strstr(refused(text), "more than 4,096 fields"));
+    assert_non_null(strstr(refused(text), "more than 32,768 fields"));
     free(text);
 }
 

@@ -10,5 +10,6 @@
 extern const struct executor executor_cpu;
 extern const struct executor executor_null;
 extern const struct executor executor_delay;
+extern const struct executor executor_opencl;
 
 #endif

@@ -3,7 +3,8 @@
 
 #include "worker/executors/executors.h"
 
-static const struct executor *const EXECUTORS[] = {&executor_cpu, &executor_null, &executor_delay};
+static const struct executor *const EXECUTORS[] = {&executor_cpu, &executor_null, &executor_delay,
+                                            &executor_opencl};
 
 const struct executor *executor_at(size_t i)
 {

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// The device process from the worker's side: it is started, asked, watched, ended when it does not
+// answer, and started again.
+#ifndef SONIC_WORKER_EXECUTORS_OPENCL_CHILD_H
+#define SONIC_WORKER_EXECUTORS_OPENCL_CHILD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "worker/executors/opencl/pipe.h"
+
+struct child;
+
+enum child_outcome {
+    CHILD_OK,
+    CHILD_FAULT, // it was ended and started again; what ran on it is to be tried anew
+    CHILD_LOST,  // it failed too often, or does not start any more
+};
+
+// Starts sonic-device-opencl, which lies beside this program, on a device ("" : the first). NULL
+// with words; *rc says which kind of error.
+struct child *child_start(const char *platform, const char *device, uint32_t slots, int *rc,
+                          char *why, size_t size);
+void child_end(struct child *c);
+const char *child_name(const struct child *c); // of the device
+uint64_t child_memory_bytes(const struct child *c);
+
+// Loads a bundle, now and each time the process is started again, as this model number; `memory` is
+// the descriptor of the shared memory and stays the caller's, as long as the child is. 0 or an
+// errno. Not while anything runs.
+int child_load(struct child *c, uint32_t model, const char *version_dir, int memory,
+               uint64_t *bytes, char *why, size_t size);
+// Runs a plan on a slot and waits, as long as `limit_ms`. One thread a slot. Words in done->text.
+enum child_outcome child_run(struct child *c, uint32_t slot, const struct pipe_run *run,
+                             int limit_ms, struct pipe_done *done);
+
+#endif

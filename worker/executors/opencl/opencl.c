@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+// opencl[:PLATFORM[:DEVICE[:SLOTS]]]: bundles on an OpenCL device, FPGA or other. The device is in
+// a process of its own (child.h); here rows are converted, straight from where they were received
+// into the slot's part of the memory that both processes share, and back.
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "common/checked.h"
+#include "worker/executors/executors.h"
+#include "worker/executors/opencl/bundle.h"
+#include "worker/executors/opencl/child.h"
+#include "worker/executors/opencl/convert.h"
+
+// Two would hide the copies behind the kernel; four also a client that lags (fpga.md's servers).
+#define SLOTS 4u
+// Well under the broker's --lease, which would take the whole worker for hung.
+#define LIMIT_MS 20000
+
+struct executor_device {
+    struct child *child;
+    uint32_t slots, nmodels;
+};
+
+struct executor_model {
+    struct executor_device *device;
+    struct model_config config;
+    struct bundle bundle;
+    uint32_t number;
+    int memory_fd, limit_ms;
+    uint8_t *memory;
+    uint64_t slot_bytes;
+};
+
+// ---- the device ---------------------------------------------------------------------------------
+
+struct wish {
+    char platform[128], device[128];
+    uint32_t slots;
+};
+
+static int parse(const char *argument, struct wish *w, char *why, size_t size)
+{
+    char text[300], *rest = text, *end;
+    snprintf(text, sizeof(text), "%s", argument);
+    const char *platform = strsep(&rest, ":"), *device = strsep(&rest, ":");
+    const char *slots = strsep(&rest, ":");
+    *w = (struct wish){.slots = SLOTS};
+    snprintf(w->platform, sizeof(w->platform), "%s", platform ? platform : "");
+    snprintf(w->device, sizeof(w->device), "%s", device ? device : "");
+    if (!slots)
+        return 0;
+    unsigned long n = strtoul(slots, &end, 10);
+    if (slots[0] < '0' || slots[0] > '9' || *end || n < 1 || n > PIPE_SLOTS_MAX || rest) {
+        snprintf(why, size,
+                 "\"%s\": opencl[:PLATFORM[:DEVICE[:SLOTS]]] is possible, with 1 to %u slots",
+                 argument, PIPE_SLOTS_MAX);
+        return -EINVAL;
+    }
+    w->slots = (uint32_t)n;
+    return 0;
+}
+
+static int open_device(const char *argument, struct executor_device **d, char *why, size_t size)
+{
+    struct wish w;
+    int rc = parse(argument, &w, why, size);
+    if (rc != 0)
+        return rc;
+    struct executor_device *device = calloc(1, sizeof(*device));
+    if (!device) {
+        snprintf(why, size, "out of memory");
+        return -ENOMEM;
+    }
+    device->slots = w.slots;
+    device->child = child_start(w.platform, w.device, w.slots, &rc, why, size);
+    if (device->child)
+        *d = device;
+    else
+        free(device);
+    return rc;
+}
+
+static void close_device(struct executor_device *d)
+{
+    child_end(d->child);
+    free(d);
+}
+
+static int probe(const char *argument, struct device_info *info, char *why, size_t size)
+{
+    struct executor_device *d;
+    int rc = open_device(argument, &d, why, size);
+    if (rc != 0)
+        return rc;
+    *info = (struct device_info){.slots = d->slots, .memory_bytes = child_memory_bytes(d->child)};
+    snprintf(info->name, sizeof(info->name), "%s", child_name(d->child));
+    close_device(d);
+    return 0;
+}
+
+// ---- models -------------------------------------------------------------------------------------
+
+static bool serves(const struct model_entry *entry)
+{
+    return bundle_is_there(entry->dir);
+}
+
+static void unload(struct executor_model *m)
+{
+    if (m->memory)
+        munmap(m->memory, m->slot_bytes * m->device->slots);
+    if (m->memory_fd >= 0)
+        close(m->memory_fd);
+    bundle_deinit(&m->bundle);
+    free(m);
+}
+
+// All slots' buffers, in memory that the device process maps too.
+static int share_memory(struct executor_model *m, char *why, size_t size)
+{
+    uint64_t bytes;
+    m->slot_bytes = bundle_slot_bytes(&m->bundle);
+    m->memory_fd = memfd_create("sonic-device", MFD_CLOEXEC);
+    if (m->memory_fd >= 0 && checked_mul(m->slot_bytes, m->device->slots, &bytes) &&
+        bytes <= INT64_MAX && ftruncate(m->memory_fd, (off_t)bytes) == 0) {
+        void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, m->memory_fd, 0);
+        m->memory = at == MAP_FAILED ? NULL : at;
+    }
+    if (m->memory)
+        return 0;
+    snprintf(why, size, "%s: no memory for %u slots of %llu bytes: %s", m->bundle.dir,
+             m->device->slots, (unsigned long long)m->slot_bytes, strerror(errno));
+    return -ENOMEM;
+}
+
+static int take_limit(struct executor_model *m, char *why, size_t size)
+{
+    const char *text = model_config_parameter(&m->config, "sonic_device_timeout_ms");
+    char *end;
+    m->limit_ms = LIMIT_MS;
+    if (!text)
+        return 0;
+    long n = strtol(text, &end, 10);
+    if (!*text || *end || n < 1 || n > 3600000) {
+        snprintf(why, size,
+                 "model %s: sonic_device_timeout_ms is \"%s\"; 1 to 3600000 are possible",
+                 m->config.name, text);
+        return -EINVAL;
+    }
+    m->limit_ms = (int)n;
+    return 0;
+}
+
+static int load(struct executor_device *d, const struct model_entry *entry,
+                struct executor_model **out, uint64_t *memory_bytes, char *why, size_t size)
+{
+    struct executor_model *m = calloc(1, sizeof(*m));
+    if (!m) {
+        snprintf(why, size, "out of memory");
+        return -ENOMEM;
+    }
+    m->device = d;
+    m->config = entry->config;
+    m->memory_fd = -1;
+    m->number = d->nmodels;
+    int rc = take_limit(m, why, size);
+    if (rc == 0)
+        rc = bundle_read(&m->bundle, entry->dir, &m->config, why, size);
+    if (rc == 0)
+        rc = share_memory(m, why, size);
+    if (rc == 0)
+        rc = child_load(d->child, m->number, entry->dir, m->memory_fd, memory_bytes, why, size);
+    if (rc != 0) {
+        unload(m);
+        return rc;
+    }
+    d->nmodels++;
+    *out = m;
+    return 0;
+}
+
+// ---- executing ----------------------------------------------------------------------------------
+
+static float *rows_at(const struct executor_tensor *t, const struct bundle_io *io, uint32_t row)
+{
+    return (float *)(uintptr_t)t->data + (size_t)row * io->elements;
+}
+
+// One run of the plan over rows `from` on, `n` of them.
+static enum executor_outcome run_part(struct executor_model *m, uint32_t slot, uint32_t from,
+                                      uint32_t n, struct execution *x)
+{
+    const struct bundle *b = &m->bundle;
+    uint8_t *memory = m->memory + slot * m->slot_bytes;
+    struct pipe_run run = {m->number, n};
+    struct pipe_done done;
+    for (uint32_t i = 0; i < b->ninputs; i++) {
+        const struct bundle_io *io = &b->inputs[i];
+        if (!convert_input(io, rows_at(&x->inputs[i], io, from), n,
+                           memory + bundle_slot_offset(b, io->buffer), b->buffers[io->buffer].bytes,
+                           x->error, sizeof(x->error)))
+            return EXECUTOR_REQUEST_FAILED;
+    }
+    enum child_outcome outcome = child_run(m->device->child, slot, &run, m->limit_ms, &done);
+    if (outcome != CHILD_OK) {
+        snprintf(x->error, sizeof(x->error), "%s", done.text);
+        return outcome == CHILD_LOST ? EXECUTOR_DEVICE_LOST : EXECUTOR_DEVICE_FAULT;
+    }
+    for (uint32_t i = 0; i < b->noutputs; i++) {
+        const struct bundle_io *io = &b->outputs[i];
+        convert_output(io, memory + bundle_slot_offset(b, io->buffer), n,
+                       rows_at(&x->outputs[i], io, from));
+    }
+    return EXECUTOR_OK;
+}
+
+// One allocation for all outputs.
+static bool make_outputs(struct executor_model *m, struct execution *x)
+{
+    uint64_t bytes = 0;
+    bool batched = m->config.batch_max > 0;
+    for (uint32_t i = 0; i < m->bundle.noutputs; i++)
+        bytes += (uint64_t)x->rows * m->bundle.outputs[i].elements * sizeof(float) + 64;
+    float *at = aligned_alloc(64, (bytes + 63) & ~UINT64_C(63));
+    x->outputs_owner = at;
+    x->outputs_free = free;
+    x->noutputs = m->bundle.noutputs;
+    for (uint32_t i = 0; i < x->noutputs && at; i++) {
+        const struct tensor_spec *spec = &m->config.outputs[i];
+        struct executor_tensor *t = &x->outputs[i];
+        t->dtype = SONIC_FP32;
+        t->ndim = (uint8_t)(spec->ndim + batched);
+        t->dims[0] = x->rows;
+        for (unsigned k = 0; k < spec->ndim; k++)
+            t->dims[k + batched] = (uint64_t)spec->dims[k];
+        t->data = at;
+        t->bytes = (uint64_t)x->rows * m->bundle.outputs[i].elements * sizeof(float);
+        at += (t->bytes + 63) / 64 * 16;
+    }
+    return x->outputs_owner != NULL;
+}
+
+static enum executor_outcome execute(struct executor_model *m, uint32_t slot, struct execution *x)
+{
+    enum executor_outcome outcome = EXECUTOR_OK;
+    if (!make_outputs(m, x)) {
+        snprintf(x->error, sizeof(x->error), "no memory for the outputs of %u rows", x->rows);
+        outcome = EXECUTOR_REQUEST_FAILED;
+    }
+    for (uint32_t from = 0; from < x->rows && outcome == EXECUTOR_OK; from += m->bundle.rows) {
+        uint32_t left = x->rows - from;
+        outcome = run_part(m, slot, from, left < m->bundle.rows ? left : m->bundle.rows, x);
+    }
+    if (outcome != EXECUTOR_OK) {
+        free(x->outputs_owner);
+        x->outputs_owner = NULL;
+        x->outputs_free = NULL;
+        x->noutputs = 0;
+    }
+    return outcome;
+}
+
+const struct executor executor_opencl = {
+    .kind = "opencl",
+    .backend = "opencl",
+    .serves = serves,
+    .instances = INSTANCE_FPGA,
+    .probe = probe,
+    .open = open_device,
+    .close = close_device,
+    .load = load,
+    .unload = unload,
+    .execute = execute,
+};

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// What worker and device process say to each other: packets of these structs over SOCK_SEQPACKET
+// pairs, one for control and one a slot, and tensors in memory that both map. Both ends are of one
+// build on one machine: nothing is versioned and nothing is checked twice.
+//
+// The device process is started as `sonic-device-opencl PLATFORM DEVICE SLOTS` with the control
+// socket as descriptor 3 and slot i's as 4 + i. It ends when the control socket closes.
+#ifndef SONIC_WORKER_EXECUTORS_OPENCL_PIPE_H
+#define SONIC_WORKER_EXECUTORS_OPENCL_PIPE_H
+
+#include <stdint.h>
+
+#define PIPE_CONTROL 3
+#define PIPE_SLOT 4
+#define PIPE_SLOTS_MAX 64u
+#define PIPE_MODELS_MAX 256u
+#define PIPE_TEXT 512u
+
+// Once, after the start; and in answer to each LOAD.
+struct pipe_ready {
+    int32_t status;        // 0, or a negative errno with words in `text`
+    uint64_t memory_bytes; // of the device, or what the model takes of it
+    char name[128];        // of the device
+    char text[PIPE_TEXT];
+};
+
+// On the control socket, with the descriptor of the shared memory.
+struct pipe_load {
+    uint32_t model; // a number of the worker's
+    char version_dir[4096];
+};
+
+// On a slot's socket: run the plan over `rows` rows that lie in the slot's part of the memory.
+struct pipe_run {
+    uint32_t model, rows;
+};
+
+enum pipe_outcome { PIPE_OK, PIPE_FAILED };
+
+struct pipe_done {
+    int32_t outcome; // enum pipe_outcome
+    // From the device's own events: host to device, kernels, device to host, and how long the
+    // device had been idle before.
+    uint64_t write_ns, kernel_ns, read_ns, idle_ns;
+    char text[PIPE_TEXT]; // platform, device, kernel, step and what went wrong
+};
+
+#endif
