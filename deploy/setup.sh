@@ -29,8 +29,8 @@ log=$deps/setup.log
 
 # a|b: the first that the distribution has (Debian 13 renamed msgpack-c's C library).
 packages_build='gcc libc6-dev meson ninja-build pkg-config libzmq3-dev libczmq-dev
-    libmsgpack-c-dev|libmsgpack-dev libhiredis-dev libcmocka-dev python3-venv'
-packages_demo='redis-server'
+    libmsgpack-c-dev|libmsgpack-dev libhiredis-dev libcmocka-dev ocl-icd-opencl-dev python3-venv'
+packages_demo='redis-server pocl-opencl-icd'
 packages_test=''
 packages_ci='clang libclang-rt-dev llvm clang-format'
 
