@@ -4,6 +4,7 @@
 #include "broker/broker.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/log.h"
@@ -189,6 +190,18 @@ static void leave_when_empty(struct broker *b, struct peer *p)
         }
 }
 
+static void note_usage(struct peer *p, const struct wire_heartbeat *m)
+{
+    if (!p->usage && (m->kernel_us || m->faults))
+        p->usage = malloc(sizeof(*p->usage));
+    if (p->usage)
+        *p->usage = (struct peer_device){.write_us = m->write_us,
+                                         .kernel_us = m->kernel_us,
+                                         .read_us = m->read_us,
+                                         .idle_us = m->idle_us,
+                                         .faults = m->faults};
+}
+
 void door_take_worker(struct broker *b, struct peer *p, struct wire_message *m)
 {
     switch (m->type) {
@@ -202,6 +215,7 @@ void door_take_worker(struct broker *b, struct peer *p, struct wire_message *m)
         break;
     case WIRE_HEARTBEAT:
         farm_worker_beat(b->farm, b->now_us, p->id.worker, m->fields.heartbeat.progress);
+        note_usage(p, &m->fields.heartbeat);
         leave_when_empty(b, p);
         break;
     case WIRE_MAPPED:

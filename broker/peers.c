@@ -100,6 +100,7 @@ static void peer_free(struct peer *p)
         p->first = o->next;
         outgoing_free(o);
     }
+    free(p->usage);
     free(p);
 }
 

@@ -22,6 +22,12 @@ struct outgoing {
     struct payload *payload;
 };
 
+// What a worker's last beat said of its device.
+struct peer_device {
+    uint64_t write_us, kernel_us, read_us, idle_us;
+    uint32_t faults;
+};
+
 struct peer {
     enum peer_side side;
     uint64_t session;
@@ -37,7 +43,8 @@ struct peer {
     struct shared_slab *slab;  // a client's, NULL: it has offered none
     struct peer *blocked_next; // in the broker's list of those with something held back
     bool blocked;
-    bool leaving; // said BYE
+    bool leaving;              // said BYE
+    struct peer_device *usage; // a worker's, NULL: its device says nothing of itself
     char name[SONIC_NAME_MAX + 1];
     char device[SONIC_NAME_MAX + 1]; // a worker's device kind
     uint8_t routing_len;

@@ -48,6 +48,27 @@ static void put_farm(const struct broker *b, FILE *out)
     fprintf(out, "poisoned %" PRIu64 "\ndropped %" PRIu64 "\n", s.poisoned, s.dropped);
 }
 
+// How devices spend their time, by their own clocks.
+static void put_devices(const struct broker *b, FILE *out)
+{
+    struct farm_worker_stats w;
+    bool any = false;
+    for (uint32_t i = 0; farm_worker_stats(b->farm, i, &w); i++) {
+        const struct peer_device *u = ((const struct peer *)w.user)->usage;
+        if (!u)
+            continue;
+        if (!any)
+            fprintf(out, "\n%-24s %10s %10s %10s %10s %7s %7s\n", "DEVICE", "write_s", "kernel_s",
+                    "read_s", "idle_s", "busy_%", "faults");
+        any = true;
+        double span = (double)(u->kernel_us + u->idle_us);
+        fprintf(out, "%-24s %10.2f %10.2f %10.2f %10.2f %7.1f %7u\n", w.name,
+                (double)u->write_us / 1e6, (double)u->kernel_us / 1e6, (double)u->read_us / 1e6,
+                (double)u->idle_us / 1e6, span > 0 ? 100 * (double)u->kernel_us / span : 0,
+                u->faults);
+    }
+}
+
 static void put_tables(const struct broker *b, FILE *out)
 {
     struct farm_worker_stats w;
@@ -86,6 +107,7 @@ char *status_text(struct broker *b)
     put_farm(b, out);
     put_counts(b, out);
     put_tables(b, out);
+    put_devices(b, out);
     if (fclose(out) != 0) {
         free(text);
         return NULL;

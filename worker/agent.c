@@ -106,11 +106,19 @@ static void send_beat(struct agent *a)
     slots_load(a->slots, &load);
     announce_load(a->announce, a->now_us, &load);
     mappings_tend(a->mappings);
+    struct device_usage usage = {0};
+    if (a->fleet->executor->usage)
+        a->fleet->executor->usage(a->fleet->device, &usage);
     struct wire_heartbeat beat = {.epoch = a->session.epoch,
                                   .progress = progress.count,
                                   .busy_slots = load.now.busy,
                                   .staged = load.now.requests,
-                                  .memory_free_bytes = announce_memory_free()};
+                                  .memory_free_bytes = announce_memory_free(),
+                                  .write_us = usage.write_us,
+                                  .kernel_us = usage.kernel_us,
+                                  .read_us = usage.read_us,
+                                  .idle_us = usage.idle_us,
+                                  .faults = usage.faults};
     wire_begin_heartbeat(a->header, &beat);
     send_header(a);
     struct job *late = slots_expire(a->slots);

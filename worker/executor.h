@@ -52,6 +52,13 @@ struct execution {
     char error[512];
 };
 
+// What a device says of itself, since it was opened, by its own clock.
+struct device_usage {
+    uint64_t write_us, kernel_us, read_us; // inputs to it, executions, results from it
+    uint64_t idle_us;                      // between executions
+    uint32_t faults;                       // times that it failed and was started again
+};
+
 enum executor_outcome {
     EXECUTOR_OK = 0,
     EXECUTOR_REQUEST_FAILED, // this batch cannot be executed; the device is fine
@@ -79,6 +86,8 @@ struct executor {
     int (*load)(struct executor_device *d, const struct model_entry *entry,
                 struct executor_model **m, uint64_t *memory_bytes, char *why, size_t size);
     void (*unload)(struct executor_model *m);
+    // From the main thread, at any time. NULL: the device does not say.
+    void (*usage)(struct executor_device *d, struct device_usage *usage);
     enum executor_outcome (*execute)(struct executor_model *m, uint32_t slot, struct execution *x);
 };
 

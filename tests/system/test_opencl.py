@@ -236,3 +236,16 @@ def test_a_machine_without_opencl(opencl, monkeypatch):
     monkeypatch.setenv("OCL_ICD_VENDORS", str(opencl.folder))
     done = run_worker(opencl, "")
     assert done.returncode == 5 and "no OpenCL platform is installed" in done.stderr
+
+
+def test_status_says_how_devices_spend_their_time(opencl, rows, tmp_path):
+    worker = start_worker(opencl)
+    check(opencl, rows, tmp_path, "twice", 5000, lambda x: 2 * x, "--batch", 10)
+    os.kill(device_of(worker), signal.SIGKILL)
+    check(opencl, rows, tmp_path, "twice", 5000, lambda x: 2 * x, "--batch", 10)
+
+    def line():
+        found = re.search(r"^o +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+) +1$", opencl.ask("status").stdout, re.M)
+        return found and float(found[2]) > 0
+
+    wait_until(line, "the device's line in the status")

@@ -16,6 +16,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "worker/executor.h"
 
 #define PROGRAM "sonic-device-opencl"
 // Opening a device and building a program take seconds; a reconfiguration of a board more.
@@ -40,10 +41,11 @@ struct child {
     int control, fds[PIPE_SLOTS_MAX];
     bool lost;
     uint64_t faults_us[FAULTS_MAX]; // the last ones, a ring
+    pthread_mutex_t lock;           // of what is below
     uint32_t nfaults;
-    pthread_mutex_t lock; // of what is below
     pid_t pid;
     bool ended; // killed; the rest follows under `life`
+    uint64_t write_ns, kernel_ns, read_ns, idle_ns;
     char reason[PIPE_TEXT];
     struct loaded loaded[]; // of PIPE_MODELS_MAX
 };
@@ -259,9 +261,12 @@ int child_load(struct child *c, uint32_t model, const char *version_dir, int mem
 
 static bool too_often(struct child *c, uint64_t now_us)
 {
+    pthread_mutex_lock(&c->lock);
     c->faults_us[c->nfaults++ % FAULTS_MAX] = now_us;
-    uint64_t oldest_us = c->faults_us[c->nfaults % FAULTS_MAX]; // of those in the ring
-    return c->nfaults >= FAULTS_MAX && now_us - oldest_us < FAULTS_WITHIN_US;
+    uint32_t n = c->nfaults;
+    pthread_mutex_unlock(&c->lock);
+    uint64_t oldest_us = c->faults_us[n % FAULTS_MAX]; // of those in the ring
+    return n >= FAULTS_MAX && now_us - oldest_us < FAULTS_WITHIN_US;
 }
 
 // With `life` held alone.
@@ -308,6 +313,27 @@ static enum child_outcome fault(struct child *c, uint64_t generation, const char
 
 // ---- running ------------------------------------------------------------------------------------
 
+static void account(struct child *c, const struct pipe_done *done)
+{
+    pthread_mutex_lock(&c->lock);
+    c->write_ns += done->write_ns;
+    c->kernel_ns += done->kernel_ns;
+    c->read_ns += done->read_ns;
+    c->idle_ns += done->idle_ns;
+    pthread_mutex_unlock(&c->lock);
+}
+
+void child_usage(struct child *c, struct device_usage *usage)
+{
+    pthread_mutex_lock(&c->lock);
+    *usage = (struct device_usage){.write_us = c->write_ns / 1000,
+                                   .kernel_us = c->kernel_ns / 1000,
+                                   .read_us = c->read_ns / 1000,
+                                   .idle_us = c->idle_ns / 1000,
+                                   .faults = c->nfaults};
+    pthread_mutex_unlock(&c->lock);
+}
+
 enum child_outcome child_run(struct child *c, uint32_t slot, const struct pipe_run *run,
                              int limit_ms, struct pipe_done *done)
 {
@@ -325,8 +351,10 @@ enum child_outcome child_run(struct child *c, uint32_t slot, const struct pipe_r
                     receive(c->fds[slot], done, sizeof(*done), limit_ms);
     uint64_t took_us = clock_now_us() - start_us;
     pthread_rwlock_unlock(&c->life);
-    if (answered && done->outcome == PIPE_OK)
+    if (answered && done->outcome == PIPE_OK) {
+        account(c, done);
         return CHILD_OK;
+    }
     if (answered)
         snprintf(text, sizeof(text), "%s", done->text);
     else if (took_us / 1000 >= (uint64_t)limit_ms)

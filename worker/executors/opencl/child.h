@@ -12,6 +12,8 @@
 
 struct child;
 
+struct device_usage;
+
 enum child_outcome {
     CHILD_OK,
     CHILD_FAULT, // it was ended and started again; what ran on it is to be tried anew
@@ -31,6 +33,8 @@ uint64_t child_memory_bytes(const struct child *c);
 // errno. Not while anything runs.
 int child_load(struct child *c, uint32_t model, const char *version_dir, int memory,
                uint64_t *bytes, char *why, size_t size);
+// Sums of what the runs said, over all processes.
+void child_usage(struct child *c, struct device_usage *usage);
 // Runs a plan on a slot and waits, as long as `limit_ms`. One thread a slot. Words in done->text.
 enum child_outcome child_run(struct child *c, uint32_t slot, const struct pipe_run *run,
                              int limit_ms, struct pipe_done *done);

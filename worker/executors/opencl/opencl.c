@@ -264,6 +264,11 @@ static enum executor_outcome execute(struct executor_model *m, uint32_t slot, st
     return outcome;
 }
 
+static void usage(struct executor_device *d, struct device_usage *u)
+{
+    child_usage(d->child, u);
+}
+
 const struct executor executor_opencl = {
     .kind = "opencl",
     .backend = "opencl",
@@ -274,5 +279,6 @@ const struct executor executor_opencl = {
     .close = close_device,
     .load = load,
     .unload = unload,
+    .usage = usage,
     .execute = execute,
 };
