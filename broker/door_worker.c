@@ -118,6 +118,7 @@ static enum sonic_status result_status(uint8_t status)
     case SONIC_STATUS_OK:
     case SONIC_STATUS_DEADLINE:
     case SONIC_STATUS_CANCELLED:
+    case SONIC_STATUS_BUSY:
     case SONIC_STATUS_NOT_LOADED:
     case SONIC_STATUS_DEVICE_FAULT:
         return (enum sonic_status)status;

@@ -78,7 +78,7 @@ struct sonic {
     struct wire_header *side_header; // `header` holds a SUBMIT while a slab is offered
     uint64_t slab_bytes_max;         // from WELCOME; 0: none
     uint32_t slab_number;            // from TAKEN; 0: not (yet)
-    bool slab_offered;               // in this session
+    uint64_t slab_offer_us;          // not before that
 
     enum link_state link;
     uint64_t session, epoch;

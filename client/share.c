@@ -11,11 +11,13 @@
 #include "common/side.h"
 #include "common/slab.h"
 
+#define OFFER_EVERY_US 5000000u
+
 void share_open(struct sonic *s, uint64_t slab_bytes_max)
 {
     s->slab_bytes_max = slab_bytes_max;
     s->slab_number = 0;
-    s->slab_offered = false;
+    s->slab_offer_us = 0;
 }
 
 void share_close(struct sonic *s)
@@ -40,10 +42,10 @@ static bool make_slab(struct sonic *s)
     return true;
 }
 
-// Once a session, whatever comes of it: the answer is TAKEN, or none.
+// The answer is TAKEN, or none: a broker may be short of what it takes, or its door full.
 static void offer(struct sonic *s)
 {
-    s->slab_offered = true;
+    s->slab_offer_us = s->now_us + OFFER_EVERY_US;
     if (s->slab ? slab_bytes(s->slab) > s->slab_bytes_max : !make_slab(s))
         return;
     int fd = side_connect(s->endpoint);
@@ -58,7 +60,7 @@ static void offer(struct sonic *s)
 
 void share_taken(struct sonic *s, const struct wire_taken *m)
 {
-    if (s->link == LINK_OPEN && m->epoch == s->epoch && s->slab_offered)
+    if (s->link == LINK_OPEN && m->epoch == s->epoch && s->slab)
         s->slab_number = m->slab;
 }
 
@@ -67,7 +69,7 @@ bool share_input(struct sonic *s, struct call *c, unsigned i, struct tensor *t)
     const sonic_tensor_t *in = &c->inputs[i];
     if (s->slab_bytes_max == 0 || !slab_takes(in->type))
         return false;
-    if (!s->slab_offered)
+    if (s->slab_number == 0 && s->now_us >= s->slab_offer_us)
         offer(s);
     if (s->slab_number == 0)
         return false;

@@ -140,6 +140,7 @@ static void void_leases(struct agent *a)
     a->inbox.session = UINT64_MAX;
     slots_new_session(a->slots, UINT64_MAX);
     results_new_session(a->results, UINT64_MAX, 0);
+    mappings_leave(a->mappings);
 }
 
 // ---- what comes in ------------------------------------------------------------------------------

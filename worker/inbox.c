@@ -39,10 +39,11 @@ static bool hold_tensor(const struct inbox *in, struct parcel *p, const struct t
     return true;
 }
 
-// Points the request to its bytes. False with words when a tensor's are not there.
+// Points the request to its bytes. False with words and what to answer when a tensor's are not
+// there: a slab may have been let go of while the DISPATCH was under way, which is nobody's fault.
 static bool locate(const struct inbox *in, struct request *r, struct parcel *p,
-                   const struct wire_tensors *tensors, const struct loaded_model *model, char *why,
-                   size_t size)
+                   const struct wire_tensors *tensors, const struct loaded_model *model,
+                   uint8_t *status, char *why, size_t size)
 {
     parcel_ref(p);
     r->parcel = p;
@@ -50,6 +51,7 @@ static bool locate(const struct inbox *in, struct request *r, struct parcel *p,
         const struct tensor *t = &tensors->at[i];
         struct request_input *input = &r->inputs[i];
         if (!hold_tensor(in, p, t, input)) {
+            *status = t->place == TENSOR_IN_SLAB ? SONIC_STATUS_BUSY : SONIC_STATUS_BAD_REQUEST;
             snprintf(why, size, "the bytes of tensor \"%s\" are not where the message says",
                      model->config.inputs[i].name);
             return false;
@@ -67,6 +69,7 @@ static bool take_item(struct inbox *in, uint64_t now_us, struct parcel *p,
                       struct request *r)
 {
     char why[SONIC_TEXT_MAX];
+    uint8_t status = SONIC_STATUS_BAD_REQUEST;
     r->item.lease = item->lease;
     if (!model) {
         refuse(in, r, SONIC_STATUS_NOT_LOADED, "this worker does not have that model");
@@ -75,8 +78,8 @@ static bool take_item(struct inbox *in, uint64_t now_us, struct parcel *p,
     const struct model_config *c = &model->config;
     if (!model_check_tensors(c, c->inputs, c->ninputs, item->tensors.at, item->tensors.n,
                              &r->item.rows, &r->item.bytes, why, sizeof(why)) ||
-        !locate(in, r, p, &item->tensors, model, why, sizeof(why))) {
-        refuse(in, r, SONIC_STATUS_BAD_REQUEST, why);
+        !locate(in, r, p, &item->tensors, model, &status, why, sizeof(why))) {
+        refuse(in, r, status, why);
         return false;
     }
     r->item.model = (uint32_t)(model - in->fleet->models);

@@ -41,17 +41,19 @@ struct mappings *mappings_new(void)
     return ms;
 }
 
+static void drop_all(struct mappings *ms)
+{
+    while (ms->n > 0)
+        slab_unref(ms->at[--ms->n].slab);
+}
+
+// Without the connection nobody says what is not needed any more: all goes, and is shared anew.
 static void disconnect(struct mappings *ms)
 {
     if (ms->fd >= 0)
         close(ms->fd);
     ms->fd = -1;
-}
-
-static void drop_all(struct mappings *ms)
-{
-    while (ms->n > 0)
-        slab_unref(ms->at[--ms->n].slab);
+    drop_all(ms);
 }
 
 void mappings_free(struct mappings *ms)
@@ -59,7 +61,6 @@ void mappings_free(struct mappings *ms)
     if (!ms)
         return;
     disconnect(ms);
-    drop_all(ms);
     wire_decoder_free(ms->decoder);
     wire_header_free(ms->header);
     free(ms);
@@ -78,10 +79,15 @@ void mappings_tend(struct mappings *ms)
         disconnect(ms);
 }
 
+void mappings_leave(struct mappings *ms)
+{
+    disconnect(ms);
+    ms->endpoint = NULL;
+}
+
 void mappings_attend(struct mappings *ms, const char *endpoint, uint64_t epoch, uint64_t session)
 {
     disconnect(ms);
-    drop_all(ms);
     ms->endpoint = endpoint;
     ms->epoch = epoch;
     ms->session = session;

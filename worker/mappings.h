@@ -15,9 +15,10 @@ struct mappings;
 struct mappings *mappings_new(void); // NULL: out of memory
 void mappings_free(struct mappings *ms);
 
-// A new session with the broker at this endpoint: what was mapped is of no use any more (staged
-// requests keep their own references), and the broker is told that this worker reads slabs.
+// A new session with the broker at this endpoint: the broker is told that this worker reads slabs.
 void mappings_attend(struct mappings *ms, const char *endpoint, uint64_t epoch, uint64_t session);
+// The session is over: nothing is of use any more (staged requests keep their own references).
+void mappings_leave(struct mappings *ms);
 // Attends again if the connection was lost.
 void mappings_tend(struct mappings *ms);
 // The connection, to be polled; -1: there is none.

@@ -150,7 +150,7 @@ struct farm_result {
 // Takes a result. True: the farm owns the payload now. False: the lease is stale (expired, revoked,
 // another worker's), counted, and the payload stays the caller's. NOT_LOADED puts the request back
 // to its queue's head and takes the model off this worker; so does DEVICE_FAULT, which leaves the
-// model and counts as a death of the request.
+// model and counts as a death of the request, and BUSY, which does neither.
 bool farm_result(struct farm *f, uint64_t now_us, farm_worker_id id, const struct farm_result *r);
 
 // ---- time ---------------------------------------------------------------------------------------

@@ -307,6 +307,15 @@ static void result_device_fault(struct farm *f, uint64_t now_us, struct request 
     request_died(f, now_us, r);
 }
 
+// The worker could not begin, and is not the worse for it: back to the queue's head.
+static void result_given_back(struct farm *f, struct request *r, const struct farm_result *result)
+{
+    if (result->payload)
+        f->config.payload_free(result->payload, f->config.user);
+    request_unlease(f, r);
+    queue_return(f, r);
+}
+
 static void result_not_loaded(struct farm *f, struct request *r, const struct farm_result *result)
 {
     struct service *s = r->service;
@@ -345,6 +354,10 @@ bool farm_result(struct farm *f, uint64_t now_us, farm_worker_id id,
     w->busy_since_us = now_us;
     if (result->status == SONIC_STATUS_NOT_LOADED) {
         result_not_loaded(f, r, result);
+        return true;
+    }
+    if (result->status == SONIC_STATUS_BUSY) {
+        result_given_back(f, r, result);
         return true;
     }
     if (result->status == SONIC_STATUS_DEVICE_FAULT) {

@@ -347,6 +347,25 @@ static void test_device_fault_is_a_death_but_not_of_the_worker(void **state)
     fx_stop(&fx);
 }
 
+static void test_busy_gives_a_lease_back(void **state)
+{
+    (void)state;
+    start(1);
+    farm_worker_id a = fx_worker(&fx, "a", 1, 8, m);
+    fx_submit(&fx, c, m, 0, 2);
+    fx_tick(&fx);
+    assert_int_equal(fx_take(&fx, a, at, 10), 2);
+    for (unsigned turn = 0; turn < 5; turn++) { // it may say so more often than a request may die
+        assert_true(fx_result(&fx, a, at[0].lease, SONIC_STATUS_BUSY, 0, 0));
+        fx_tick(&fx);
+        assert_int_equal(fx_take(&fx, a, at, 10), 1);
+        assert_int_equal(at[0].seq, 0);
+    }
+    assert_true(fx_ok(&fx, a, at[0].lease));
+    assert_int_equal(fx_stats(&fx).poisoned, 0);
+    fx_stop(&fx);
+}
+
 static void test_both_leases_not_loaded(void **state)
 {
     (void)state;
@@ -371,7 +390,7 @@ static void test_outcomes_pass_and_lies_become_failures(void **state)
     farm_worker_id w = fx_worker(&fx, "w", 1, 8, m);
     static const enum sonic_status sent[] = {SONIC_STATUS_OK,          SONIC_STATUS_EXEC_FAILED,
                                              SONIC_STATUS_BAD_REQUEST, SONIC_STATUS_DEADLINE,
-                                             SONIC_STATUS_BUSY,        (enum sonic_status)99};
+                                             SONIC_STATUS_QUEUE_FULL,  (enum sonic_status)99};
     static const enum sonic_status seen[] = {SONIC_STATUS_OK,          SONIC_STATUS_EXEC_FAILED,
                                              SONIC_STATUS_BAD_REQUEST, SONIC_STATUS_DEADLINE,
                                              SONIC_STATUS_EXEC_FAILED, SONIC_STATUS_EXEC_FAILED};
@@ -419,6 +438,7 @@ int main(void)
         cmocka_unit_test(test_a_draining_worker_gets_nothing_new),
         cmocka_unit_test(test_not_loaded_takes_the_model_off_the_worker),
         cmocka_unit_test(test_device_fault_is_a_death_but_not_of_the_worker),
+        cmocka_unit_test(test_busy_gives_a_lease_back),
         cmocka_unit_test(test_both_leases_not_loaded),
         cmocka_unit_test(test_outcomes_pass_and_lies_become_failures),
         cmocka_unit_test(test_workers_max),
