@@ -89,6 +89,12 @@ int broker_run(struct broker *b);
 // messages there were. Returns when the next turn is due at the latest.
 uint64_t broker_turn(struct broker *b, unsigned *taken);
 
+// ---- limits.c: file descriptors ----
+// Raises this process' limit as far as is of use; once, before broker_open.
+void limits_raise(void);
+uint64_t limits_turned_away(void); // connections over it, closed as they came
+bool limits_short(void);           // whether only those are left that are kept for other things
+
 // ---- door.c: one message from a peer, in b->message ----
 void door_take(struct broker *b, enum peer_side side);
 void door_take_client(struct broker *b, struct peer *p, struct wire_message *m);

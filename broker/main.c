@@ -14,6 +14,7 @@ int main(int argc, char **argv)
     char why[1024];
     int status;
     heap_keep_large_blocks();
+    limits_raise();
     log_open("sonic-broker", LOG_LEVEL_INFO);
     if (options_parse(argc, argv, &options, &status, why, sizeof(why)) == 0) {
         status = broker_open(&broker, &options, why, sizeof(why));

@@ -5,10 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
 #include "broker/broker.h"
+#include "broker/guests.h"
 #include "common/log.h"
 #include "common/side.h"
 
@@ -16,21 +18,8 @@
 #define SLABS_MAX 1024u
 // Workers on this host that read slabs: bits of a word.
 #define ATTENDANTS_MAX 64u
-// Connections that have not said yet who they are, and how long they may take.
-#define GUESTS_MAX 64u
-#define GUEST_US 1000000u
-
-struct listener {
-    int fd;
-    enum peer_side side;
-    const char *endpoint;
-};
-
-struct guest {
-    int fd;
-    enum peer_side side;
-    uint64_t until_us;
-};
+// As with messages: others have their turn in between.
+#define PACKETS_A_TURN 64u
 
 // A worker's side connection, over which it gets descriptors. fd < 0: the place is free.
 struct attendant {
@@ -39,11 +28,10 @@ struct attendant {
 };
 
 struct slabs {
-    int epoll;
+    int epoll; // of the guests and the attendants
     uint64_t bytes_max;
-    uint32_t nlisteners, nguests, nslabs, last_number;
-    struct listener listeners[2 * BROKER_ENDPOINTS_MAX];
-    struct guest guests[GUESTS_MAX];
+    uint32_t nslabs, last_number;
+    struct guests *guests;
     struct attendant attendants[ATTENDANTS_MAX];
     struct shared_slab *first;
     struct wire_header *header; // the broker's may be in use
@@ -51,28 +39,26 @@ struct slabs {
 
 // ---- life ---------------------------------------------------------------------------------------
 
-static void watch(struct slabs *ss, int fd)
+static bool watch(struct slabs *ss, int fd, uint32_t events)
 {
-    struct epoll_event event = {.events = EPOLLIN};
-    // Failing only costs time: what it would tell is looked for at every beat.
-    epoll_ctl(ss->epoll, EPOLL_CTL_ADD, fd, &event);
+    struct epoll_event event = {.events = events};
+    return epoll_ctl(ss->epoll, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
-static void listen_beside(struct slabs *ss, enum peer_side side, const char *const *endpoints,
+static bool listen_beside(struct slabs *ss, enum peer_side side, const char *const *endpoints,
                           size_t n)
 {
+    bool any = false;
     for (size_t i = 0; i < n; i++) {
-        int fd = side_listen(endpoints[i]);
-        if (fd >= 0) {
-            ss->listeners[ss->nlisteners++] = (struct listener){fd, side, endpoints[i]};
-            watch(ss, fd);
-        } else if (fd != -ENOTSUP) {
+        if (guests_listen(ss->guests, side, endpoints[i]))
+            any = true;
+        else if (errno != ENOTSUP)
             log_warn("no_slabs",
                      "endpoint=%s why=\"cannot listen beside it: %s\" text=\"large inputs travel "
                      "through sockets\"",
-                     endpoints[i], strerror(-fd));
-        }
+                     endpoints[i], strerror(errno));
     }
+    return any;
 }
 
 struct slabs *slabs_open(struct broker *b)
@@ -84,17 +70,21 @@ struct slabs *slabs_open(struct broker *b)
     for (uint32_t i = 0; i < ATTENDANTS_MAX; i++)
         ss->attendants[i].fd = -1;
     ss->header = wire_header_new();
+    ss->guests = guests_new(o->slab_bytes);
     ss->epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (!ss->header || ss->epoll < 0) {
+    if (!ss->header || !ss->guests || ss->epoll < 0 || !watch(ss, guests_fd(ss->guests), EPOLLIN)) {
         slabs_close(ss);
         return NULL;
     }
     if (o->slab_bytes == 0)
         return ss;
-    listen_beside(ss, PEER_CLIENT, o->client_endpoints, o->nclient_endpoints);
-    if (ss->nlisteners > 0)
-        ss->bytes_max = o->slab_bytes;
-    listen_beside(ss, PEER_WORKER, o->worker_endpoints, o->nworker_endpoints);
+    bool any = listen_beside(ss, PEER_CLIENT, o->client_endpoints, o->nclient_endpoints);
+    bool also = listen_beside(ss, PEER_WORKER, o->worker_endpoints, o->nworker_endpoints);
+    if ((any || also) && !guests_start(ss->guests)) {
+        slabs_close(ss);
+        return NULL;
+    }
+    ss->bytes_max = any ? o->slab_bytes : 0;
     return ss;
 }
 
@@ -102,17 +92,14 @@ void slabs_close(struct slabs *ss)
 {
     if (!ss)
         return;
-    for (uint32_t i = 0; i < ss->nlisteners; i++)
-        side_close(ss->listeners[i].fd, ss->listeners[i].endpoint);
-    for (uint32_t i = 0; i < ss->nguests; i++)
-        close(ss->guests[i].fd);
     for (uint32_t i = 0; i < ATTENDANTS_MAX; i++)
         if (ss->attendants[i].fd >= 0)
-            close(ss->attendants[i].fd);
+            guests_dismiss(ss->guests, ss->attendants[i].fd);
     for (struct shared_slab *s = ss->first, *next; s; s = next) {
         next = s->next;
         shared_slab_unref(s);
     }
+    guests_free(ss->guests);
     if (ss->epoll >= 0)
         close(ss->epoll);
     wire_header_free(ss->header);
@@ -161,7 +148,9 @@ static void dismiss(struct slabs *ss, uint32_t i)
 {
     if (i == ATTENDANTS_MAX)
         return;
-    close(ss->attendants[i].fd);
+    // Closed by the guests' thread: what it may hold unread is not ours to wait for.
+    epoll_ctl(ss->epoll, EPOLL_CTL_DEL, ss->attendants[i].fd, NULL);
+    guests_dismiss(ss->guests, ss->attendants[i].fd);
     ss->attendants[i] = (struct attendant){.fd = -1};
     for (struct shared_slab *s = ss->first; s; s = s->next) {
         s->told &= ~(UINT64_C(1) << i);
@@ -179,8 +168,8 @@ static void take_attend(struct broker *b, int fd, const struct wire_attend *m)
         dismiss(ss, attendant_of(ss, p));
     while (i < ATTENDANTS_MAX && ss->attendants[i].fd >= 0)
         i++;
-    if (!p || m->epoch != b->epoch || i == ATTENDANTS_MAX) {
-        close(fd);
+    if (!p || m->epoch != b->epoch || i == ATTENDANTS_MAX || !watch(ss, fd, EPOLLRDHUP)) {
+        guests_dismiss(ss->guests, fd);
         return;
     }
     ss->attendants[i] = (struct attendant){fd, p};
@@ -220,9 +209,12 @@ void slabs_mapped(struct slabs *ss, const struct peer *worker, uint32_t number)
 static const char *refusal(const struct slabs *ss, const struct peer *p, uint64_t bytes, int fd)
 {
     if (fd < 0)
-        return "no descriptor came with it";
+        return "no descriptor of sealed memory came with it, or it is larger than this broker "
+               "takes (--slabs)";
     if (p->slab)
         return "this session has a slab already";
+    if (limits_short())
+        return "this broker is short of file descriptors";
     if (ss->nslabs >= SLABS_MAX)
         return "this broker holds as many slabs as it takes";
     if (bytes > ss->bytes_max)
@@ -231,9 +223,10 @@ static const char *refusal(const struct slabs *ss, const struct peer *p, uint64_
 }
 
 // The descriptor is taken over. NULL with words.
-static struct shared_slab *slab_take(struct slabs *ss, struct peer *p, uint64_t bytes, int fd,
+static struct shared_slab *slab_take(struct broker *b, struct peer *p, uint64_t bytes, int fd,
                                      char *why, size_t size)
 {
+    struct slabs *ss = b->slabs;
     const char *wrong = refusal(ss, p, bytes, fd);
     struct shared_slab *s = wrong ? NULL : calloc(1, sizeof(*s));
     if (!s) {
@@ -266,9 +259,10 @@ static void take_offer(struct broker *b, int fd, const struct wire_offer *m)
             close(fd);
         return;
     }
-    struct shared_slab *s = slab_take(b->slabs, p, m->bytes, fd, why, sizeof(why));
-    struct wire_taken fields = {
-        .epoch = b->epoch, .slab = s ? s->number : 0, .text = wire_str(why)};
+    struct shared_slab *s = slab_take(b, p, m->bytes, fd, why, sizeof(why));
+    // A client that offers once more has not heard of the number: it is told again.
+    uint32_t number = p->slab ? p->slab->number : 0;
+    struct wire_taken fields = {.epoch = b->epoch, .slab = number, .text = wire_str(why)};
     if (s)
         b->counts.slabs_taken++;
     else
@@ -307,78 +301,42 @@ void slabs_forget(struct broker *b, struct peer *p)
 
 // ---- what comes in ------------------------------------------------------------------------------
 
-// A guest's first packet says what it is here for. Its connection is taken over.
-static void take_packet(struct broker *b, const struct guest *g, const void *packet, size_t len,
-                        int passed)
+// A guest's first packet says what it is here for.
+static void take_packet(struct broker *b, const struct guest_packet *p)
 {
     struct wire_message *m;
-    enum wire_role role = g->side == PEER_CLIENT ? WIRE_FROM_CLIENT : WIRE_FROM_WORKER;
-    enum wire_error e = wire_decode(b->decoder, packet, len, role, &m);
+    enum wire_role role = p->side == PEER_CLIENT ? WIRE_FROM_CLIENT : WIRE_FROM_WORKER;
+    enum wire_error e = wire_decode(b->decoder, p->bytes, p->len, role, &m);
     if (e != WIRE_OK)
         b->counts.wire_errors[e]++;
-    if (e == WIRE_OK && m->type == WIRE_ATTEND && passed < 0) {
-        take_attend(b, g->fd, &m->fields.attend);
+    if (e == WIRE_OK && m->type == WIRE_OFFER) {
+        take_offer(b, p->passed, &m->fields.offer);
         return;
     }
-    close(g->fd);
-    if (e == WIRE_OK && m->type == WIRE_OFFER)
-        take_offer(b, passed, &m->fields.offer);
-    else if (passed >= 0)
-        close(passed);
+    if (p->passed >= 0)
+        close(p->passed);
+    if (e == WIRE_OK && m->type == WIRE_ATTEND && p->connection >= 0)
+        take_attend(b, p->connection, &m->fields.attend);
+    else if (p->connection >= 0)
+        guests_dismiss(b->slabs->guests, p->connection);
 }
 
-static void serve_guest(struct broker *b, uint32_t i)
+static bool hung_up(int fd)
 {
-    struct slabs *ss = b->slabs;
-    struct guest g = ss->guests[i];
-    uint8_t packet[SIDE_PACKET_MAX];
-    size_t len;
-    int passed;
-    int rc = side_receive(g.fd, packet, sizeof(packet), &len, &passed);
-    if (rc == 0 && b->now_us < g.until_us)
-        return;
-    ss->guests[i] = ss->guests[--ss->nguests];
-    if (rc > 0)
-        take_packet(b, &g, packet, len, passed);
-    else
-        close(g.fd);
-}
-
-static void accept_guests(struct broker *b, const struct listener *l)
-{
-    struct slabs *ss = b->slabs;
-    int fd;
-    while (ss->nguests < GUESTS_MAX && (fd = side_accept(l->fd)) >= 0) {
-        ss->guests[ss->nguests++] = (struct guest){fd, l->side, b->now_us + GUEST_US};
-        watch(ss, fd);
-        serve_guest(b, ss->nguests - 1); // what it has to say is usually there
-    }
-}
-
-// Workers say nothing here any more; one that closes its end attends no more.
-static void hear_attendant(struct slabs *ss, uint32_t i)
-{
-    uint8_t packet[SIDE_PACKET_MAX];
-    size_t len;
-    int passed;
-    if (ss->attendants[i].fd < 0 ||
-        side_receive(ss->attendants[i].fd, packet, sizeof(packet), &len, &passed) == 0)
-        return;
-    if (passed >= 0)
-        close(passed);
-    dismiss(ss, i);
+    struct pollfd p = {fd, POLLRDHUP, 0};
+    return poll(&p, 1, 0) > 0;
 }
 
 void slabs_serve(struct broker *b)
 {
     struct slabs *ss = b->slabs;
+    struct guest_packet p;
     struct epoll_event event;
-    if (ss->nguests == 0 && epoll_wait(ss->epoll, &event, 1, 0) <= 0)
+    if (epoll_wait(ss->epoll, &event, 1, 0) <= 0)
         return;
-    for (uint32_t i = ss->nguests; i-- > 0;)
-        serve_guest(b, i);
-    for (uint32_t i = 0; i < ss->nlisteners; i++)
-        accept_guests(b, &ss->listeners[i]);
+    for (uint32_t n = 0; n < PACKETS_A_TURN && guests_next(ss->guests, &p); n++)
+        take_packet(b, &p);
     for (uint32_t i = 0; i < ATTENDANTS_MAX; i++)
-        hear_attendant(ss, i);
+        if (ss->attendants[i].fd >= 0 && hung_up(ss->attendants[i].fd))
+            dismiss(ss, i);
 }

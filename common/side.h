@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The side socket: what ZeroMQ cannot carry, descriptors. Beside every ipc:// endpoint PATH that a
 // broker binds it listens on the unix socket PATH.slabs (SOCK_SEQPACKET); a packet is one header of
-// the protocol (wire.def) and at most one descriptor. Nothing here ever waits.
+// the protocol (wire.def) and at most one descriptor. Nothing here waits, but the
+// last close of a stranger's descriptor may.
 #ifndef SONIC_COMMON_SIDE_H
 #define SONIC_COMMON_SIDE_H
 

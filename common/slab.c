@@ -75,16 +75,21 @@ struct slab *slab_new(uint64_t bytes)
     return s;
 }
 
+// Sealed huge pages are none: they can still be missing when they are touched.
+bool slab_is_memory(int fd)
+{
+    struct statfs fs;
+    return fcntl(fd, F_GET_SEALS) >= 0 && fstatfs(fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
+}
+
 // Why a descriptor is no slab of that size; NULL: it is one.
 static const char *no_slab(int fd, uint64_t bytes)
 {
     struct stat st;
-    struct statfs fs;
     int seals = fcntl(fd, F_GET_SEALS);
     if (seals < 0 || (seals & SEALS) != SEALS)
         return "is no memory whose size is sealed";
-    // Sealed huge pages can still be missing when they are touched.
-    if (fstatfs(fd, &fs) != 0 || fs.f_type != TMPFS_MAGIC)
+    if (!slab_is_memory(fd))
         return "is no ordinary memory";
     if (fstat(fd, &st) != 0 || bytes == 0 || bytes % PAGE != 0 || (uint64_t)st.st_size != bytes)
         return "has not the size that was told";

@@ -23,6 +23,9 @@ struct slab *slab_new(uint64_t bytes);
 // over whatever happens. NULL with words in `why`: it is not memory of that size that is sealed.
 struct slab *slab_map(int fd, uint64_t bytes, char *why, size_t size);
 
+// Whether the descriptor is of ordinary memory that could be a slab.
+bool slab_is_memory(int fd);
+
 void slab_ref(struct slab *s);
 // From any thread. The last one unmaps the memory and closes the descriptor.
 void slab_unref(struct slab *s);

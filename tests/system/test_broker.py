@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the broker does when it is told to stop."""
 
+import resource
 import signal
+import socket
 
 import peer
-from conftest import wait_until
+from conftest import BROKER, wait_until
 from peer import Client
 
 
@@ -36,3 +38,28 @@ def test_idle_broker_stops_at_once(farm):
     broker = farm.start_broker()
     broker.kill(signal.SIGINT)
     assert broker.wait(20) == 0
+
+
+def test_short_of_descriptors_serves_who_is_there(farm):
+    """libzmq ends a process whose ipc listener finds no descriptor: the broker turns who is over away."""
+    hard = 512
+    broker = farm.start(
+        "broker", BROKER, "--client", farm.client, "--worker", farm.worker, "--models", farm.models,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard)),
+    )
+    wait_until(lambda: farm.ask("status").returncode == 0, "the broker to answer")
+    farm.start_worker()
+    strangers = []
+    with Client(farm.client) as client:
+        client.hello()
+        for _ in range(2 * hard):
+            stranger = socket.socket(socket.AF_UNIX)
+            stranger.connect(farm.client.removeprefix("ipc://"))
+            strangers.append(stranger)
+        client.submit("echo", range(50))
+        assert all(status == peer.OK for status, _, _ in client.answers(50).values())
+        for stranger in strangers:
+            stranger.close()
+        wait_until(lambda: farm.ask("status").returncode == 0, "new clients to be let in again")
+        assert status_value(farm, "turned_away") >= hard
+    assert broker.alive()

@@ -4,8 +4,10 @@
 import fcntl
 import mmap
 import os
+import signal
 import socket
 import struct
+import time
 
 import msgpack
 import numpy as np
@@ -255,7 +257,7 @@ def test_hostile_slabs_harm_nobody(wide, rows, tmp_path):
         for connection in silent:
             connection.close()
         offer(wide, client, [fine])
-        assert taken(client) == (0, "this session has a slab already")
+        assert taken(client) == (slab, "this session has a slab already")
         # Places that are none, and other people's.
         places = [
             (slab + 1, 0, 1, peer.FP32),
@@ -289,3 +291,71 @@ def test_hostile_slabs_harm_nobody(wide, rows, tmp_path):
     os.close(fine)
     run(wide, rows, tmp_path)
     assert broker.alive()
+
+
+def test_a_worker_lets_go_when_its_broker_is_gone(wide, rows, tmp_path):
+    broker = wide.start_broker()
+    worker = wide.start_worker("w0", "delay:3000")
+    job, _ = big_job(wide, rows, tmp_path, 2000)
+    assert mapped(worker) == 1
+    broker.kill()
+    broker.wait()
+    job.kill()
+    job.wait()
+    wait_until(lambda: mapped(worker) == 0, "the slab to be unmapped")
+
+
+def test_a_worker_that_misses_what_to_forget_forgets_all(wide):
+    """FORGETs of hundreds of clients do not fit into the connection of a worker that stands still."""
+    wide.start_broker()
+    worker = wide.start_worker()
+    clients = [Client(wide.client) for _ in range(400)]
+    for n, client in enumerate(clients):
+        client.hello(session=n + 1000, want_bytes=1 << 20)
+        fd = memory(ROW_BYTES)
+        offer(wide, client, [fd], ROW_BYTES)
+        slab, text = taken(client)
+        assert slab, text
+        submit_in_slab(client, 1, slab)
+        assert client.answers(1)[1][0] == peer.OK
+        os.close(fd)
+    wait_until(lambda: mapped(worker) == 400, "all slabs to be mapped")
+    worker.kill(signal.SIGSTOP)
+    try:
+        for client in clients:
+            client.send(peer.BYE, [client.epoch])
+        wait_until(lambda: status_value(wide, "slabs") == 0, "the slabs to be forgotten")
+    finally:
+        worker.kill(signal.SIGCONT)
+    wait_until(lambda: mapped(worker) == 0, "the slabs to be unmapped")
+    for client in clients:
+        client.close()
+
+
+def test_a_descriptor_that_lingers_stops_nobody(wide):
+    """The last close of such a socket takes as long as its owner likes."""
+    wide.start_broker()
+    wide.start_worker()
+    with socket.socket() as listener, Client(wide.client) as client:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        trap = socket.socket()
+        trap.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 40))
+        trap.connect(listener.getsockname())
+        trap.setblocking(False)
+        try:
+            while trap.send(b"x" * 65536):
+                pass
+        except BlockingIOError:
+            pass
+        client.hello(want_bytes=64 << 20)
+        before = client.epoch
+        send_side(wide.client, b"junk", [trap.fileno()])
+        trap.close()
+        started = time.monotonic()
+        for seq in range(20):
+            client.submit("echo", [seq])
+            assert client.answers(1)[seq][0] == peer.OK
+        assert client.epoch == before
+        assert time.monotonic() - started < 30  # a deadline: less than it lingers
