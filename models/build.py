@@ -25,6 +25,8 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np  # noqa: E402
 
+import spatial  # noqa: E402
+
 HERE = Path(__file__).resolve().parent
 NAMES = ("resnet50", "facile", "deepcalo", "emtrkmichel")  # the longest first
 VERIFY_ROWS = 16
@@ -73,10 +75,17 @@ def build(name, folder, seed):
     (folder / "build.json").unlink(missing_ok=True)
     write(folder / "1" / "model.onnx", model)
     write(folder / "config.pbtxt", config_path(name).read_bytes())
+    paths = ["1/model.onnx", "config.pbtxt"]
     if name == "facile":
+        files, fixed_notes = spatial.bundle(model, seed)
+        (folder / "1" / "opencl").mkdir(exist_ok=True)
+        for file, data in files.items():
+            write(folder / "1" / "opencl" / file, data)
+            paths.append(f"1/opencl/{file}")
+        notes += "\n" + fixed_notes
         write(folder / "resolution.txt", (notes + "\n").encode())
     record = {"model": name, "seed": seed, "sources": sources,
-              "files": {path: file_hash(folder / path) for path in ("1/model.onnx", "config.pbtxt")},
+              "files": {path: file_hash(folder / path) for path in paths},
               "parameters": graph.trainable, "statistics": graph.statistics, "macs": graph.macs}
     write(folder / "build.json", (json.dumps(record, indent=2) + "\n").encode())
     line = (f"model={name} state=built parameters={graph.trainable} statistics={graph.statistics} "
@@ -92,6 +101,8 @@ def source_hash(name):
     """The hash of all that decides a model's bytes, but for the seed."""
     paths = [HERE / f for f in ("build.py", "graph.py", "inputs.py", f"{name}.py",
                                 "requirements.txt")] + [config_path(name)]
+    if name == "facile":
+        paths.append(HERE / "spatial.py")
     whole = hashlib.sha256()
     for path in paths:
         whole.update(f"{path.name} {file_hash(path)}\n".encode())

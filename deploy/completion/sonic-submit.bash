@@ -72,7 +72,7 @@ _sonic_farm() {
     done
     case $prev in
     --models | --dir) _sonic_files -d ;;
-    --device) _sonic_words 'cpu null delay' ;;
+    --device) _sonic_words 'cpu opencl null delay' ;;
     --log) _sonic_words 'debug info warn error' ;;
     --listen | --memory | --redis | --farm) ;;
     *) _sonic_words '--models --device --dir --listen --memory --redis --farm --log --insecure --exec --help --version' ;;
@@ -104,7 +104,7 @@ _sonic_worker() {
             [[ $i == '*' || $i != "$cur"* ]] || COMPREPLY+=("$i")
         done
         ;;
-    --device) _sonic_words 'cpu null delay' ;;
+    --device) _sonic_words 'cpu opencl null delay' ;;
     --log) _sonic_words 'debug info warn error' ;;
     --broker | --name | --redis | --farm | --room-requests | --room-bytes) ;;
     *) _sonic_words '--broker --models --model --device --name --redis --farm --room-requests --room-bytes --log --help --version' ;;

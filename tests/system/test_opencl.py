@@ -9,7 +9,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from conftest import BUILD, WORKER, toy_config, wait_until
+from conftest import BUILD, ROOT, WORKER, real_model, run_direct, toy_config, wait_until
 from test_broker import status_value
 
 DEVICE = BUILD / "worker" / "sonic-device-opencl"
@@ -246,3 +246,44 @@ def test_status_says_how_devices_spend_their_time(opencl, rows, tmp_path):
 
     line = re.compile(r"^o( +[\d.]+){5} +1$", re.M)  # the last column: faults
     wait_until(lambda: line.search(opencl.ask("status").stdout), "the device's line in the status")
+
+
+# ---- FACILE -------------------------------------------------------------------------------------
+
+
+def channels(spatial, n):
+    """Generated channels, and rows at the edges of what a channel can be: float32 [., 47]."""
+    import inputs
+
+    x, _ = inputs.channels(np.random.default_rng(5), n)
+    rng = np.random.default_rng(6)
+    edge = np.zeros((500, 47), np.float32)
+    edge[:, :10] = rng.choice([0, -1e9, 1e9, np.inf, -np.inf, 1e-30, 1, 72, 2500], (500, 10))
+    edge[:, 10:17] = rng.integers(0, 2, (500, 7))
+    code = rng.integers(0, 31, 500)  # 0: none
+    edge[np.arange(500)[code > 0], 16 + code[code > 0]] = 1
+    return np.concatenate([x, edge])
+
+
+def test_facile_is_bit_exact(opencl, tmp_path, monkeypatch):
+    """Through sonic-submit and the device what the integer model of its arithmetic gives: no bit less."""
+    monkeypatch.syspath_prepend(str(ROOT / "models"))
+    import spatial
+
+    source = real_model(opencl, "facile")
+    fixed = spatial.quantise((source / "1" / "model.onnx").read_bytes(), 1)
+    x = channels(spatial, 40_000)
+    np.save(tmp_path / "in.npy", x)
+    start_worker(opencl)
+    done = opencl.submit("facile", tmp_path / "in.npy", tmp_path / "out.npy")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), spatial.reference(fixed, x))
+    direct = run_direct(source, x[:40_000], 16_000)[0]
+    energy = direct[:, 0]
+    off = np.abs(np.load(tmp_path / "out.npy")[:40_000, 0] - energy)
+    assert np.median(off[energy > 30] / energy[energy > 30]) < 0.01  # and it is FACILE
+
+    x[7, 17:] = 0.5  # no code: told, never guessed
+    np.save(tmp_path / "bad.npy", x)
+    done = opencl.submit("facile", tmp_path / "bad.npy", tmp_path / "bad-out.npy")
+    assert done.returncode != 0 and not (tmp_path / "bad-out.npy").exists()
