@@ -157,7 +157,7 @@ static void profile(struct chain *c, struct pipe_done *done)
             done->read_ns += took;
     }
     done->kernel_ns = between(start, end);
-    uint64_t before = atomic_load(&c->device->busy_until_ns);
+    unsigned long long before = atomic_load(&c->device->busy_until_ns);
     while (end > before && !atomic_compare_exchange_weak(&c->device->busy_until_ns, &before, end))
         ;
     done->idle_ns = before ? between(before, start) : 0;
