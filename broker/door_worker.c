@@ -203,6 +203,20 @@ static void note_usage(struct peer *p, const struct wire_heartbeat *m)
                                          .faults = m->faults};
 }
 
+// The worker stays, so that people see why; it leaves with its connection.
+static void note_quarantine(struct broker *b, struct peer *p, struct wire_str why)
+{
+    if (why.len == 0 || p->quarantined)
+        return;
+    p->quarantined = strndup(why.data, why.len);
+    for (char *c = p->quarantined; c && *c; c++)
+        if (*c < ' ' || *c > '~') // it goes to people's terminals
+            *c = '?';
+    log_warn("worker_quarantined", "worker=%s why=\"%s\"", p->name,
+             p->quarantined ? p->quarantined : "");
+    farm_worker_drain(b->farm, b->now_us, p->id.worker);
+}
+
 void door_take_worker(struct broker *b, struct peer *p, struct wire_message *m)
 {
     switch (m->type) {
@@ -217,6 +231,7 @@ void door_take_worker(struct broker *b, struct peer *p, struct wire_message *m)
     case WIRE_HEARTBEAT:
         farm_worker_beat(b->farm, b->now_us, p->id.worker, m->fields.heartbeat.progress);
         note_usage(p, &m->fields.heartbeat);
+        note_quarantine(b, p, m->fields.heartbeat.quarantined);
         leave_when_empty(b, p);
         break;
     case WIRE_MAPPED:

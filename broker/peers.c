@@ -101,6 +101,7 @@ static void peer_free(struct peer *p)
         outgoing_free(o);
     }
     free(p->usage);
+    free(p->quarantined);
     free(p);
 }
 

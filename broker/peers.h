@@ -45,6 +45,7 @@ struct peer {
     bool blocked;
     bool leaving;              // said BYE
     struct peer_device *usage; // a worker's, NULL: its device says nothing of itself
+    char *quarantined;         // a worker's: why it gave its device up; NULL: it works
     char name[SONIC_NAME_MAX + 1];
     char device[SONIC_NAME_MAX + 1]; // a worker's device kind
     uint8_t routing_len;

@@ -29,11 +29,20 @@ static void put_counts(const struct broker *b, FILE *out)
     fprintf(out, "in_place %" PRIu64 "\n", c->in_place);
 }
 
+static uint32_t quarantined(const struct broker *b)
+{
+    struct farm_worker_stats w;
+    uint32_t n = 0;
+    for (uint32_t i = 0; farm_worker_stats(b->farm, i, &w); i++)
+        n += ((const struct peer *)w.user)->quarantined != NULL;
+    return n;
+}
+
 static void put_farm(const struct broker *b, FILE *out)
 {
     struct farm_stats s;
     farm_stats(b->farm, &s);
-    fprintf(out, "clients %u\nworkers %u\n", s.clients, s.workers);
+    fprintf(out, "clients %u\nworkers %u\nquarantined %u\n", s.clients, s.workers, quarantined(b));
     fprintf(out, "memory_granted_bytes %" PRIu64 "\nmemory_used_bytes %" PRIu64 "\n",
             s.granted_bytes, s.used_bytes);
     fprintf(out, "queued %" PRIu64 "\nleased %" PRIu64 "\nwaiting_answers %" PRIu64 "\n", s.queued,
@@ -77,10 +86,15 @@ static void put_tables(const struct broker *b, FILE *out)
     struct farm_tenant_stats t;
     fprintf(out, "\n%-24s %-10s %6s %8s %10s %12s\n", "WORKER", "device", "slots", "leased", "rows",
             "answered");
-    for (uint32_t i = 0; farm_worker_stats(b->farm, i, &w); i++)
-        fprintf(out, "%-24s %-10s %6u %8" PRIu64 " %10" PRIu64 " %12" PRIu64 "%s\n", w.name,
-                ((const struct peer *)w.user)->device, w.slots, w.leased, w.leased_rows, w.answered,
-                w.draining ? "  leaving" : "");
+    for (uint32_t i = 0; farm_worker_stats(b->farm, i, &w); i++) {
+        const struct peer *p = w.user;
+        fprintf(out, "%-24s %-10s %6u %8" PRIu64 " %10" PRIu64 " %12" PRIu64 "%s%s\n", w.name,
+                p->device, w.slots, w.leased, w.leased_rows, w.answered,
+                p->quarantined ? "  quarantined: "
+                : w.draining   ? "  leaving"
+                               : "",
+                p->quarantined ? p->quarantined : "");
+    }
     fprintf(out, "\n%-24s %8s %8s %8s %12s %10s %10s %10s\n", "MODEL", "workers", "queued",
             "leased", "answered", "rows/exec", "us/row", "oldest_ms");
     for (uint32_t i = 0; farm_model_stats(b->farm, b->now_us, i, &m); i++)

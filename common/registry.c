@@ -61,8 +61,8 @@ static const char DROP_SCRIPT[] =
 
 static const char *const BROKER_COLUMNS[] = {"endpoint_client", "endpoint_worker", "epoch", NULL};
 static const char *const WORKER_COLUMNS[] = {
-    "host",       "device_kind",  "device_name",       "slots",  "busy_slots", "staged",
-    "rows_per_s", "memory_bytes", "memory_free_bytes", "models", NULL};
+    "host",       "device_kind",  "device_name",       "slots", "busy_slots", "staged",
+    "rows_per_s", "memory_bytes", "memory_free_bytes", "state", "models",     NULL};
 static const char *const MODEL_COLUMNS[] = {"version", "workers", "queued", "leased", NULL};
 
 static const struct {

@@ -53,7 +53,8 @@ struct agent {
     bool join_blocked;     // no link: JOIN goes out as soon as there is one
     uint64_t no_link_us;   // since when
     bool told_no_link;     // said once, not each time
-    bool stopping, device_lost;
+    bool stopping;
+    char quarantined[SONIC_TEXT_MAX]; // why the device was given up; "": it works
     int status;
     char why[1024];
 };
@@ -68,7 +69,7 @@ static bool send_header(struct agent *a)
 
 static void send_join(struct agent *a)
 {
-    announce_join(a->announce, a->id, a->header);
+    announce_join(a->announce, a->id, !a->quarantined[0], a->header);
     a->join_blocked = !send_header(a);
     if (!a->join_blocked)
         a->no_link_us = 0;
@@ -104,7 +105,7 @@ static void send_beat(struct agent *a)
     struct slots_progress progress = slots_beat(a->slots);
     leave_when_hung(a, progress.still_beats);
     slots_load(a->slots, &load);
-    announce_load(a->announce, a->now_us, &load);
+    announce_load(a->announce, a->now_us, &load, a->quarantined);
     mappings_tend(a->mappings);
     struct device_usage usage = {0};
     if (a->fleet->executor->usage)
@@ -118,7 +119,8 @@ static void send_beat(struct agent *a)
                                   .kernel_us = usage.kernel_us,
                                   .read_us = usage.read_us,
                                   .idle_us = usage.idle_us,
-                                  .faults = usage.faults};
+                                  .faults = usage.faults,
+                                  .quarantined = wire_str(a->quarantined)};
     wire_begin_heartbeat(a->header, &beat);
     send_header(a);
     struct job *late = slots_expire(a->slots);
@@ -267,32 +269,39 @@ static int take_messages(struct agent *a)
 
 // ---- a turn -------------------------------------------------------------------------------------
 
+// The device is given up, the worker stays: started anew it would break the next requests on it,
+// and the reason would be in a log that nobody reads. Whoever has mended it starts the worker
+// again.
+static void quarantine(struct agent *a, const char *why)
+{
+    if (a->quarantined[0])
+        return;
+    snprintf(a->quarantined, sizeof(a->quarantined), "%s", why);
+    log_error("device_quarantined",
+              "device=%s why=\"%s\" text=\"nothing is executed here until this worker is started "
+              "again\"",
+              a->options->device, why);
+    if (a->session.state == SESSION_JOINED || a->session.state == SESSION_LEAVING)
+        send_beat(a); // ahead of the results: nothing more is sent here for them
+}
+
 static int take_finished(struct agent *a)
 {
     int n = 0;
     for (struct job *j = slots_finished(a->slots), *next; j; j = next, n++) {
         next = j->next;
-        if (!j->device_lost) {
-            results_add(a->results, j);
-            continue;
+        if (j->device_lost) {
+            // If it was these requests that broke the device, they must not be tried on every
+            // device there is: a death for each.
+            j->status = SONIC_STATUS_DEVICE_FAULT;
+            quarantine(a, j->text[0] ? j->text : "the device is lost");
         }
-        // Not answered: if it was these requests that broke the device, they must not be tried on
-        // every device there is. The broker counts a death for each when the link goes.
-        a->device_lost = true;
-        snprintf(a->why, sizeof(a->why), "device %s is lost: %s", a->options->device, j->text);
-        job_unref(j);
+        results_add(a->results, j);
     }
-    return n;
-}
-
-static void leave_device(struct agent *a)
-{
-    log_error("device_lost", "why=\"%s\"", a->why);
-    struct job *staged = slots_give_up(a->slots, true);
+    struct job *staged = a->quarantined[0] ? slots_give_up(a->slots, true) : NULL;
     if (staged)
         results_add(a->results, staged);
-    results_send(a->results);
-    a->status = EXIT_MODEL;
+    return n;
 }
 
 static void do_what_is_due(struct agent *a)
@@ -381,10 +390,6 @@ static void turn(struct agent *a)
 {
     a->now_us = clock_now_us();
     int did = take_messages(a) + take_finished(a);
-    if (a->device_lost) {
-        leave_device(a);
-        return;
-    }
     results_send(a->results); // what the socket does not take waits
     tell_mapped(a);
     do_what_is_due(a);

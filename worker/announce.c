@@ -10,20 +10,21 @@
 #include "common/registry.h"
 
 #define PUBLISH_MS 1000u
-#define FIELDS 12
+#define FIELDS 14
 
 struct announce {
     const struct worker_options *options;
     const struct fleet *fleet;
     struct registry *registry; // NULL: none configured
     char host[65];
-    char *models; // "facile:1,deepcalo:1", with memory
+    char *models; // with memory and what loading them costs
     uint64_t published_us, rows;
     bool told_unhealthy;
     struct wire_join_item item;
 };
 
-// "facile/1=12.3MiB deepcalo/1=20.0MiB"
+// "facile/1:12.3MiB:240ms,resnet50/1:97.8MiB:3100ms:reconfigures": version, memory, and the time
+// that loading it took, with which a placement decides what to load where.
 static char *describe_models(const struct fleet *f)
 {
     char *text = NULL;
@@ -32,8 +33,9 @@ static char *describe_models(const struct fleet *f)
     if (!out)
         return NULL;
     for (uint32_t i = 0; i < f->nmodels; i++)
-        fprintf(out, "%s%s/%u:%.1fMiB", i ? "," : "", f->models[i].config.name,
-                f->models[i].config.version, (double)f->models[i].memory_bytes / (1 << 20));
+        fprintf(out, "%s%s/%u:%.1fMiB:%ums%s", i ? "," : "", f->models[i].config.name,
+                f->models[i].config.version, (double)f->models[i].memory_bytes / (1 << 20),
+                f->models[i].load_ms, f->models[i].reconfigures ? ":reconfigures" : "");
     if (fclose(out) == 0)
         return text;
     free(text);
@@ -87,7 +89,7 @@ uint64_t announce_memory_free(void)
     return (uint64_t)kib * 1024;
 }
 
-void announce_join(struct announce *n, uint64_t id, struct wire_header *h)
+void announce_join(struct announce *n, uint64_t id, bool works, struct wire_header *h)
 {
     const struct fleet *f = n->fleet;
     struct wire_join join = {.version_min = SONIC_PROTOCOL_VERSION_MIN,
@@ -102,7 +104,7 @@ void announce_join(struct announce *n, uint64_t id, struct wire_header *h)
                              .memory_bytes = f->info.memory_bytes,
                              .memory_free_bytes = announce_memory_free()};
     wire_begin_join(h, &join);
-    for (uint32_t i = 0; i < f->nmodels; i++) {
+    for (uint32_t i = 0; i < f->nmodels && works; i++) {
         model_config_to_wire(&f->models[i].config, &n->item);
         n->item.memory_bytes = f->models[i].memory_bytes;
         n->item.instances = f->models[i].instances;
@@ -143,7 +145,8 @@ static void check_health(struct announce *n)
     }
 }
 
-void announce_load(struct announce *n, uint64_t now_us, const struct slots_load *load)
+void announce_load(struct announce *n, uint64_t now_us, const struct slots_load *load,
+                   const char *quarantined)
 {
     struct record r = {.n = 0};
     uint64_t since_us = now_us - n->published_us;
@@ -156,6 +159,8 @@ void announce_load(struct announce *n, uint64_t now_us, const struct slots_load 
     put_number(&r, "memory_bytes", n->fleet->info.memory_bytes);
     put_number(&r, "memory_free_bytes", announce_memory_free());
     put_text(&r, "models", n->models);
+    put_text(&r, "state", quarantined[0] ? "quarantined" : "serving");
+    put_text(&r, "why", quarantined);
     put_number(&r, "busy_slots", load->now.busy);
     put_number(&r, "staged", load->now.requests);
     put_number(&r, "rows_per_s", (load->rows - n->rows) * 1000000 / since_us);

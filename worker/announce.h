@@ -17,10 +17,11 @@ struct announce *announce_open(const struct worker_options *options, const struc
                                char *why, size_t size);
 void announce_close(struct announce *n);
 
-// Builds the JOIN message of session `id` in `h`.
-void announce_join(struct announce *n, uint64_t id, struct wire_header *h);
-// Publishes the load; call once a beat.
-void announce_load(struct announce *n, uint64_t now_us, const struct slots_load *load);
+// Builds the JOIN message of session `id` in `h`; without a device that works there is no model.
+void announce_join(struct announce *n, uint64_t id, bool works, struct wire_header *h);
+// Publishes the load; call once a beat. `quarantined`: why the device was given up, "": it works.
+void announce_load(struct announce *n, uint64_t now_us, const struct slots_load *load,
+                   const char *quarantined);
 // Memory that the machine has free, in bytes; 0: not known.
 uint64_t announce_memory_free(void);
 

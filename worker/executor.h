@@ -86,6 +86,9 @@ struct executor {
     int (*load)(struct executor_device *d, const struct model_entry *entry,
                 struct executor_model **m, uint64_t *memory_bytes, char *why, size_t size);
     void (*unload)(struct executor_model *m);
+    // Whether loading it put another program onto the device in place of the one before, which
+    // takes a board seconds. NULL: never.
+    bool (*reconfigures)(const struct executor_model *m);
     // From the main thread, at any time. NULL: the device does not say.
     void (*usage)(struct executor_device *d, struct device_usage *usage);
     enum executor_outcome (*execute)(struct executor_model *m, uint32_t slot, struct execution *x);

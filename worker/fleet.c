@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/exitcode.h"
 #include "common/log.h"
 
@@ -85,12 +86,17 @@ static enum load load_model(struct fleet *f, const char *root, const char *name,
     m->instances = instances(f, &entry.config, why, size);
     if (m->instances == 0)
         return NOT_OURS;
+    uint64_t start_us = clock_now_us();
     if (f->executor->load(f->device, &entry, &m->handle, &m->memory_bytes, why, size) != 0)
         return FAILED;
+    m->load_ms = (uint32_t)((clock_now_us() - start_us + 999) / 1000);
+    m->reconfigures = f->executor->reconfigures && f->executor->reconfigures(m->handle);
     f->nmodels++;
-    log_info("model_loaded", "model=%s version=%u batch_max=%u instances=%u memory_mib=%.2f",
+    log_info("model_loaded",
+             "model=%s version=%u batch_max=%u instances=%u memory_mib=%.2f load_ms=%u%s",
              m->config.name, m->config.version, m->config.batch_max, m->instances,
-             (double)m->memory_bytes / (1 << 20));
+             (double)m->memory_bytes / (1 << 20), m->load_ms,
+             m->reconfigures ? " reconfigures=1" : "");
     return LOADED;
 }
 

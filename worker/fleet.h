@@ -13,6 +13,8 @@ struct loaded_model {
     struct executor_model *handle;
     uint64_t memory_bytes;
     uint32_t instances; // executions of it side by side
+    uint32_t load_ms;   // that loading it took
+    bool reconfigures;  // loading it replaced the device's program
 };
 
 struct fleet {

@@ -37,7 +37,7 @@ struct child {
     uint64_t memory_bytes;
     // Whoever runs something holds it shared; whoever starts the process again, alone.
     pthread_rwlock_t life;
-    uint64_t generation; // of the process
+    uint64_t generation; // of the process; changed under `lock` too
     int control, fds[PIPE_SLOTS_MAX];
     bool lost;
     uint64_t faults_us[FAULTS_MAX]; // the last ones, a ring
@@ -206,35 +206,33 @@ static bool send_load(const struct child *c, const struct loaded *l)
     return sendmsg(c->control, &m, MSG_NOSIGNAL) == (ssize_t)sizeof(l->load);
 }
 
-static int load_now(struct child *c, const struct loaded *l, uint64_t *bytes, char *why,
+static int load_now(struct child *c, const struct loaded *l, struct pipe_ready *ready, char *why,
                     size_t size)
 {
-    struct pipe_ready ready;
-    if (!send_load(c, l) || !receive(c->control, &ready, sizeof(ready), LOAD_MS)) {
+    if (!send_load(c, l) || !receive(c->control, ready, sizeof(*ready), LOAD_MS)) {
         char how[128] = "it does not answer";
         reap(c, how, sizeof(how));
         snprintf(why, size, "%s: the device process failed while it loaded %s: %s", c->name,
                  l->load.version_dir, how);
         return -EIO;
     }
-    *bytes = ready.memory_bytes;
-    if (ready.status != 0)
-        snprintf(why, size, "%s", ready.text);
-    return ready.status;
+    if (ready->status != 0)
+        snprintf(why, size, "%s", ready->text);
+    return ready->status;
 }
 
 // Starts the process anew with all that was loaded.
 static int start_again(struct child *c, char *why, size_t size)
 {
-    uint64_t bytes;
+    struct pipe_ready ready;
     int rc = spawn(c, why, size);
     for (uint32_t i = 0; i < c->nloaded && rc == 0; i++)
-        rc = load_now(c, &c->loaded[i], &bytes, why, size);
+        rc = load_now(c, &c->loaded[i], &ready, why, size);
     return rc;
 }
 
 int child_load(struct child *c, uint32_t model, const char *version_dir, int memory,
-               uint64_t *bytes, char *why, size_t size)
+               struct pipe_ready *ready, char *why, size_t size)
 {
     struct loaded *l = &c->loaded[c->nloaded];
     char again[PIPE_TEXT];
@@ -245,7 +243,7 @@ int child_load(struct child *c, uint32_t model, const char *version_dir, int mem
     l->load.model = model;
     snprintf(l->load.version_dir, sizeof(l->load.version_dir), "%s", version_dir);
     l->memory = memory;
-    int rc = load_now(c, l, bytes, why, size);
+    int rc = load_now(c, l, ready, why, size);
     if (rc == 0) {
         c->nloaded++;
         return 0;
@@ -274,6 +272,9 @@ static void recover(struct child *c)
 {
     char how[128] = "it was ended", why[PIPE_TEXT];
     reap(c, how, sizeof(how));
+    pthread_mutex_lock(&c->lock);
+    c->generation++; // before the next process is there: whoever comes late must not end that one
+    pthread_mutex_unlock(&c->lock);
     if (!c->reason[0])
         snprintf(c->reason, sizeof(c->reason), "%s: the device process is gone: %s", c->name, how);
     log_warn("device_fault", "why=\"%s\"", c->reason);
@@ -288,25 +289,24 @@ static void recover(struct child *c)
     } else {
         c->reason[0] = '\0';
     }
-    c->generation++;
 }
 
-// The process of this generation is of no use; `text` ("": it has gone by itself) says why.
-static enum child_outcome fault(struct child *c, uint64_t generation, const char *text, char *words)
+enum child_outcome child_fault(struct child *c, uint64_t generation, struct pipe_done *done)
 {
     pthread_mutex_lock(&c->lock);
-    if (c->pid > 0 && !c->ended && c->generation == generation && text[0]) {
+    // Without words it has gone by itself.
+    if (c->pid > 0 && !c->ended && c->generation == generation && done->text[0]) {
         c->ended = true;
-        snprintf(c->reason, sizeof(c->reason), "%s", text);
+        snprintf(c->reason, sizeof(c->reason), "%s", done->text);
         kill(c->pid, SIGKILL); // all slots' sockets close: nobody waits any more
     }
     pthread_mutex_unlock(&c->lock);
     pthread_rwlock_wrlock(&c->life);
-    if (c->generation == generation)
+    if (c->generation == generation && !c->lost)
         recover(c);
     bool lost = c->lost;
     if (lost)
-        snprintf(words, PIPE_TEXT, "%s", c->reason);
+        snprintf(done->text, sizeof(done->text), "%s", c->reason);
     pthread_rwlock_unlock(&c->life);
     return lost ? CHILD_LOST : CHILD_FAULT;
 }
@@ -334,34 +334,36 @@ void child_usage(struct child *c, struct device_usage *usage)
     pthread_mutex_unlock(&c->lock);
 }
 
-enum child_outcome child_run(struct child *c, uint32_t slot, const struct pipe_run *run,
-                             int limit_ms, struct pipe_done *done)
+uint64_t child_hold(struct child *c)
 {
-    char text[PIPE_TEXT] = "";
-    memset(done, 0, sizeof(*done));
     pthread_rwlock_rdlock(&c->life);
-    uint64_t generation = c->generation;
-    if (c->lost) {
-        snprintf(done->text, sizeof(done->text), "%s", c->reason);
-        pthread_rwlock_unlock(&c->life);
-        return CHILD_LOST;
-    }
+    return c->generation;
+}
+
+void child_release(struct child *c)
+{
+    pthread_rwlock_unlock(&c->life);
+}
+
+bool child_run(struct child *c, uint32_t slot, const struct pipe_run *run, int limit_ms,
+               struct pipe_done *done)
+{
+    memset(done, 0, sizeof(*done));
+    if (c->lost)
+        return false;
     uint64_t start_us = clock_now_us();
     bool answered = send(c->fds[slot], run, sizeof(*run), MSG_NOSIGNAL) == sizeof(*run) &&
                     receive(c->fds[slot], done, sizeof(*done), limit_ms);
     uint64_t took_us = clock_now_us() - start_us;
-    pthread_rwlock_unlock(&c->life);
     if (answered && done->outcome == PIPE_OK) {
         account(c, done);
-        return CHILD_OK;
+        return true;
     }
-    if (answered)
-        snprintf(text, sizeof(text), "%s", done->text);
-    else if (took_us / 1000 >= (uint64_t)limit_ms)
-        snprintf(text, sizeof(text),
+    if (!answered && took_us / 1000 >= (uint64_t)limit_ms)
+        snprintf(done->text, sizeof(done->text),
                  "%s: a run has not ended after %d ms (sonic_device_timeout_ms in config.pbtxt)",
                  c->name, limit_ms);
-    return fault(c, generation, text, done->text);
+    return false;
 }
 
 // ---- life ---------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ struct child;
 struct device_usage;
 
 enum child_outcome {
-    CHILD_OK,
     CHILD_FAULT, // it was ended and started again; what ran on it is to be tried anew
     CHILD_LOST,  // it failed too often, or does not start any more
 };
@@ -29,14 +28,21 @@ const char *child_name(const struct child *c); // of the device
 uint64_t child_memory_bytes(const struct child *c);
 
 // Loads a bundle, now and each time the process is started again, as this model number; `memory` is
-// the descriptor of the shared memory and stays the caller's, as long as the child is. 0 or an
-// errno. Not while anything runs.
+// the descriptor of the shared memory and stays the caller's, as long as the child is. 0 with the
+// process's answer, or an errno. Not while anything runs.
 int child_load(struct child *c, uint32_t model, const char *version_dir, int memory,
-               uint64_t *bytes, char *why, size_t size);
+               struct pipe_ready *ready, char *why, size_t size);
 // Sums of what the runs said, over all processes.
 void child_usage(struct child *c, struct device_usage *usage);
-// Runs a plan on a slot and waits, as long as `limit_ms`. One thread a slot. Words in done->text.
-enum child_outcome child_run(struct child *c, uint32_t slot, const struct pipe_run *run,
-                             int limit_ms, struct pipe_done *done);
+// One thread a slot holds the process while its rows are in the shared memory, before the run and
+// after it: a process that is started anew writes there. Returns which process it is.
+uint64_t child_hold(struct child *c);
+void child_release(struct child *c);
+// Runs a plan on a slot and waits, as long as `limit_ms`; it is held. False: release it, then
+// child_fault with the same `done`.
+bool child_run(struct child *c, uint32_t slot, const struct pipe_run *run, int limit_ms,
+               struct pipe_done *done);
+// Ends the process of that number and starts another, where nobody has. Words in done->text.
+enum child_outcome child_fault(struct child *c, uint64_t generation, struct pipe_done *done);
 
 #endif

@@ -33,6 +33,7 @@ struct executor_model {
     int memory_fd, limit_ms;
     uint8_t *memory;
     uint64_t slot_bytes;
+    bool reconfigured;
 };
 
 // ---- the device ---------------------------------------------------------------------------------
@@ -159,6 +160,7 @@ static int load(struct executor_device *d, const struct model_entry *entry,
                 struct executor_model **out, uint64_t *memory_bytes, char *why, size_t size)
 {
     struct executor_model *m = calloc(1, sizeof(*m));
+    struct pipe_ready ready;
     if (!m) {
         snprintf(why, size, "out of memory");
         return -ENOMEM;
@@ -173,14 +175,21 @@ static int load(struct executor_device *d, const struct model_entry *entry,
     if (rc == 0)
         rc = share_memory(m, why, size);
     if (rc == 0)
-        rc = child_load(d->child, m->number, entry->dir, m->memory_fd, memory_bytes, why, size);
+        rc = child_load(d->child, m->number, entry->dir, m->memory_fd, &ready, why, size);
     if (rc != 0) {
         unload(m);
         return rc;
     }
     d->nmodels++;
+    m->reconfigured = ready.reconfigured;
+    *memory_bytes = ready.memory_bytes;
     *out = m;
     return 0;
+}
+
+static bool reconfigures(const struct executor_model *m)
+{
+    return m->reconfigured;
 }
 
 // ---- executing ----------------------------------------------------------------------------------
@@ -190,32 +199,50 @@ static float *rows_at(const struct executor_tensor *t, const struct bundle_io *i
     return (float *)(uintptr_t)t->data + (size_t)row * io->elements;
 }
 
-// One run of the plan over rows `from` on, `n` of them.
-static enum executor_outcome run_part(struct executor_model *m, uint32_t slot, uint32_t from,
-                                      uint32_t n, struct execution *x)
+static bool bring_in(const struct executor_model *m, uint8_t *memory, uint32_t from, uint32_t n,
+                     struct execution *x)
 {
     const struct bundle *b = &m->bundle;
-    uint8_t *memory = m->memory + slot * m->slot_bytes;
-    struct pipe_run run = {m->number, n};
-    struct pipe_done done;
     for (uint32_t i = 0; i < b->ninputs; i++) {
         const struct bundle_io *io = &b->inputs[i];
         if (!convert_input(io, rows_at(&x->inputs[i], io, from), n,
                            memory + bundle_slot_offset(b, io->buffer), b->buffers[io->buffer].bytes,
                            x->error, sizeof(x->error)))
-            return EXECUTOR_REQUEST_FAILED;
+            return false;
     }
-    enum child_outcome outcome = child_run(m->device->child, slot, &run, m->limit_ms, &done);
-    if (outcome != CHILD_OK) {
-        snprintf(x->error, sizeof(x->error), "%s", done.text);
-        return outcome == CHILD_LOST ? EXECUTOR_DEVICE_LOST : EXECUTOR_DEVICE_FAULT;
-    }
+    return true;
+}
+
+static void bring_out(const struct executor_model *m, const uint8_t *memory, uint32_t from,
+                      uint32_t n, struct execution *x)
+{
+    const struct bundle *b = &m->bundle;
     for (uint32_t i = 0; i < b->noutputs; i++) {
         const struct bundle_io *io = &b->outputs[i];
         convert_output(io, memory + bundle_slot_offset(b, io->buffer), n,
                        rows_at(&x->outputs[i], io, from));
     }
-    return EXECUTOR_OK;
+}
+
+// One run of the plan over rows `from` on, `n` of them.
+static enum executor_outcome run_part(struct executor_model *m, uint32_t slot, uint32_t from,
+                                      uint32_t n, struct execution *x)
+{
+    struct child *child = m->device->child;
+    uint8_t *memory = m->memory + slot * m->slot_bytes;
+    struct pipe_run run = {m->number, n};
+    struct pipe_done done;
+    uint64_t generation = child_hold(child);
+    bool good = bring_in(m, memory, from, n, x);
+    bool ran = good && child_run(child, slot, &run, m->limit_ms, &done);
+    if (ran)
+        bring_out(m, memory, from, n, x);
+    child_release(child);
+    if (ran || !good)
+        return ran ? EXECUTOR_OK : EXECUTOR_REQUEST_FAILED;
+    enum child_outcome outcome = child_fault(child, generation, &done);
+    snprintf(x->error, sizeof(x->error), "%s", done.text);
+    return outcome == CHILD_LOST ? EXECUTOR_DEVICE_LOST : EXECUTOR_DEVICE_FAULT;
 }
 
 // One allocation for all outputs.
@@ -279,6 +306,7 @@ const struct executor executor_opencl = {
     .close = close_device,
     .load = load,
     .unload = unload,
+    .reconfigures = reconfigures,
     .usage = usage,
     .execute = execute,
 };

@@ -201,6 +201,33 @@ static int make_slot(struct loading *l, uint32_t slot)
 
 // ---- a model ------------------------------------------------------------------------------------
 
+// Some runtimes take what they cannot hold, and fail at the first run.
+int device_fits(const struct device *d, const struct bundle *b, char *why, size_t size)
+{
+    uint64_t all = 0; // no overflow: the manifest's bounds keep far below
+    for (uint32_t i = 0; i < b->nbuffers; i++) {
+        const struct bundle_buffer *x = &b->buffers[i];
+        all += x->bytes * (x->use == BUNDLE_WEIGHTS ? 1 : d->nslots);
+        if (d->buffer_bytes_max == 0 || x->bytes <= d->buffer_bytes_max)
+            continue;
+        snprintf(why, size,
+                 "%s/" BUNDLE_FILE
+                 ": buffer \"%s\" has %llu bytes; %s, %s takes %llu at most: lower "
+                 "rows",
+                 b->dir, x->name, (unsigned long long)x->bytes, d->platform_name, d->name,
+                 (unsigned long long)d->buffer_bytes_max);
+        return -ENOSPC;
+    }
+    if (d->memory_bytes == 0 || all <= d->memory_bytes)
+        return 0;
+    snprintf(why, size,
+             "%s/" BUNDLE_FILE ": its buffers take %llu bytes in %u slots; %s, %s has %llu: lower "
+             "rows, or name fewer slots (--device opencl:PLATFORM:DEVICE:SLOTS)",
+             b->dir, (unsigned long long)all, d->nslots, d->platform_name, d->name,
+             (unsigned long long)d->memory_bytes);
+    return -ENOSPC;
+}
+
 static int map_memory(struct loading *l, int fd)
 {
     struct device_model *m = l->model;
@@ -231,6 +258,8 @@ int device_load(struct device *d, const struct pipe_load *load, int memory, uint
     m->weights = calloc(m->bundle.nbuffers + 1, sizeof(cl_mem));
     rc = map_memory(&l, memory);
     if (rc == 0)
+        rc = device_fits(d, &m->bundle, why, size);
+    if (rc == 0)
         rc = device_program(d, &m->bundle, &m->program, &m->chosen, why, size);
     if (rc == 0)
         rc = load_weights(&l);
@@ -242,4 +271,12 @@ int device_load(struct device *d, const struct pipe_load *load, int memory, uint
         atomic_store(&d->models[load->model], m);
     }
     return rc;
+}
+
+// Only a board is what its program makes of it; processors keep many programs side by side.
+bool device_reconfigured(const struct device *d, uint32_t model)
+{
+    cl_device_type type = 0;
+    clGetDeviceInfo(d->id, CL_DEVICE_TYPE, sizeof(type), &type, NULL);
+    return (type & CL_DEVICE_TYPE_ACCELERATOR) && !atomic_load(&d->models[model])->chosen->source;
 }

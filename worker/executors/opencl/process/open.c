@@ -88,12 +88,18 @@ static int find_platform(struct device *d, const char *wish, char *why, size_t s
 {
     cl_platform_id ids[PLATFORMS_MAX];
     cl_uint n = 0;
-    char names[300] = "";
+    char names[300] = "", broken[400];
     cl_int e = clGetPlatformIDs(PLATFORMS_MAX, ids, &n);
+    uint32_t nlibraries = device_vendors(broken, sizeof(broken));
     if (e != CL_SUCCESS || n == 0) {
-        snprintf(why, size,
-                 "no OpenCL platform is installed here: install the vendor's runtime (its file in "
-                 "/etc/OpenCL/vendors names its library), or PoCL to compute on the processor");
+        if (nlibraries > 0)
+            snprintf(why, size, "none of %u OpenCL libraries here shows a platform%s", nlibraries,
+                     broken);
+        else
+            snprintf(
+                why, size,
+                "no OpenCL platform is installed here: install the vendor's runtime (its file in "
+                "/etc/OpenCL/vendors names its library), or PoCL to compute on the processor");
         return -ENODEV;
     }
     for (cl_uint i = 0; i < n && i < PLATFORMS_MAX; i++) {
@@ -106,7 +112,7 @@ static int find_platform(struct device *d, const char *wish, char *why, size_t s
         d->platform = ids[i];
         return 0;
     }
-    snprintf(why, size, "there is no OpenCL platform \"%s\"; there are: %s", wish, names);
+    snprintf(why, size, "there is no OpenCL platform \"%s\"; there are: %s%s", wish, names, broken);
     return -ENODEV;
 }
 
@@ -159,7 +165,7 @@ int device_open(struct device *d, const char *platform, const char *device, uint
                 char *why, size_t size)
 {
     cl_int e;
-    cl_ulong memory = 0;
+    cl_ulong memory = 0, most = 0;
     int rc = find_platform(d, platform, why, size);
     if (rc == 0)
         rc = find_device(d, device, why, size);
@@ -168,7 +174,9 @@ int device_open(struct device *d, const char *platform, const char *device, uint
     d->nslots = slots;
     clGetDeviceInfo(d->id, CL_DRIVER_VERSION, sizeof(d->driver), d->driver, NULL);
     clGetDeviceInfo(d->id, CL_DEVICE_GLOBAL_MEM_SIZE, sizeof(memory), &memory, NULL);
+    clGetDeviceInfo(d->id, CL_DEVICE_MAX_MEM_ALLOC_SIZE, sizeof(most), &most, NULL);
     d->memory_bytes = memory;
+    d->buffer_bytes_max = most;
     d->context = clCreateContext(NULL, 1, &d->id, NULL, NULL, &e);
     if (e == CL_SUCCESS)
         e = open_queues(d);
