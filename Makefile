@@ -4,6 +4,7 @@
 #   make            build, in build/
 #   make demo       build, build the four models, run the main job on a farm of this machine
 #   make test       build and pass every test
+#   make fpga       build, and run the tests on the FPGA vendors' runtimes (installs them: 700 MB)
 #   make bench      print the speed table
 #   make models     build the four models, in build/models/
 #   make format     clang-format over every C file
@@ -18,7 +19,7 @@ DESTDIR ?=
 MESON ?= meson
 python := .deps/venv/bin/python
 
-.PHONY: all build demo test bench models format docs install uninstall clean
+.PHONY: all build demo test fpga bench models format docs install uninstall clean
 all: build
 
 build: $(BUILD)/build.ninja
@@ -28,6 +29,7 @@ build: $(BUILD)/build.ninja
 level := build
 level := $(if $(filter demo models bench,$(MAKECMDGOALS)),demo,$(level))
 level := $(if $(filter test,$(MAKECMDGOALS)),test,$(level))
+level := $(if $(filter fpga,$(MAKECMDGOALS)),test --fpga,$(level))
 level := $(if $(filter format,$(MAKECMDGOALS)),ci,$(level))
 
 .PHONY: setup
@@ -45,6 +47,9 @@ demo: build models
 
 test: build models
 	@deploy/run_tests.sh $(BUILD)
+
+fpga: build models
+	@SONIC_FPGA=required deploy/run_tests.sh $(BUILD) --suite fpga
 
 bench: build models
 	$(MESON) test -C $(BUILD) --no-rebuild --benchmark --verbose

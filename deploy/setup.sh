@@ -1,27 +1,33 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# setup.sh [build|demo|test|ci]: installs what that step needs and this machine lacks; nothing else.
+# setup.sh [build|demo|test|ci] [--fpga]: installs what that step needs and this machine lacks.
 # Each step includes the ones before it. Distribution packages come by apt (sudo where not root);
 # everything else goes into .deps/ beside the sources: a Python venv, ONNX Runtime where the
 # distribution has none, and installed.txt, the record of what was added to the machine.
+# --fpga: also the vendors' OpenCL runtimes that need no board, for the tests: Intel's FPGA emulator
+# (500 MB, under Intel's licence, in .deps/fpga/intel), Xilinx' XRT, Oclgrind, and hls4ml.
 # Environment: PYTHON  the interpreter for the venv (default: the distribution's python3).
 set -euo pipefail
 
-level=${1:-build}
-case $level in
-build | demo | test | ci) ;;
-*)
-    sed -n '3,7p' "$0" | cut -c3-
-    exit 2
-    ;;
-esac
+level='' fpga=''
+for word in "$@"; do
+    case $word in
+    build | demo | test | ci) level=$word ;;
+    --fpga) fpga=fpga ;;
+    *)
+        sed -n '3,9p' "$0" | cut -c3-
+        exit 2
+        ;;
+    esac
+done
 # A step needs the packages of those before it.
-case $level in
+case ${level:-build} in
 build) steps=build ;;
 demo) steps='build demo' ;;
 test) steps='build demo test' ;;
 ci) steps='build demo test ci' ;;
 esac
+steps+=" $fpga"
 
 top=$(cd "$(dirname "$0")/.." && pwd)
 deps=$top/.deps
@@ -33,6 +39,7 @@ packages_build='gcc libc6-dev meson ninja-build pkg-config libzmq3-dev libczmq-d
 packages_demo='redis-server pocl-opencl-icd'
 packages_test=''
 packages_ci='clang libclang-rt-dev llvm clang-format'
+packages_fpga='g++ oclgrind pocl-opencl-icd libxrt1 libxrt-dev libxrt-utils'
 
 # ONNX Runtime, for distributions without libonnxruntime-dev. The library is the one inside the
 # Python wheel, the C header the one of the next Debian; the library serves every older header.
@@ -58,6 +65,7 @@ main() {
         case $step in
         demo) install_python demo "$top/models/requirements.txt" ;;
         test) install_python test "$top/tests/requirements.txt" ;;
+        fpga) install_fpga ;;
         esac
     done
 }
@@ -336,6 +344,73 @@ suite_entries() {
             ;;
         esac
     done
+}
+
+# --- the FPGA vendors' runtimes ------------------------------------------------------------------
+
+# The last release that carries the emulator with its configuration.
+intel_wheels='intel-opencl-rt==2023.2.4 intel-cmplr-lib-rt==2023.2.4 tbb==2021.13.1'
+
+install_fpga() {
+    fetch_intel_emulator
+    make_xrt_folder
+    install_hls4ml
+}
+
+# Of the wheels' gigabyte only what the emulator loads: its library, compiler and maths.
+fetch_intel_emulator() {
+    local at=$deps/fpga/intel
+    [ "$intel_wheels" != "$(cat "$at/version" 2>/dev/null)" ] || return 0
+    [ "$(uname -m)" = x86_64 ] || {
+        say "Intel's FPGA emulator is there for x86_64 only: its tests will be skipped"
+        return 0
+    }
+    say "Intel's FPGA emulator, from the Python wheels $intel_wheels"
+    rm -rf "$at" "$at.part"
+    mkdir -p "$at.part/wheels"
+    # shellcheck disable=SC2086
+    retry 'the download' "$deps/venv/bin/python" -m pip download -q --disable-pip-version-check --no-deps \
+        --no-cache-dir --only-binary :all: -d "$at.part/wheels" $intel_wheels ||
+        die "Intel's wheels could not be downloaded" 'look at the network and the package index, then run this again'
+    "$deps/venv/bin/python" - "$at.part" >>"$log" 2>&1 <<'PY' ||
+import glob, os, re, sys, zipfile
+keep = re.compile(r"libintelocl_emu\.so|cl\.fpga_emu\.cfg|libcommon_clang\.so|clbltfn\w+\.rtl|cllibrary\w*\.(rtl|o)|"
+                  r"__ocl_svml_\w+\.so|lib(svml|imf|irng|intlc)\.so(\.5)?|libtbb(malloc)?\.so\.\d+|LICENSE.*|EULA.*")
+for path in glob.glob(sys.argv[1] + "/wheels/*.whl"):
+    with zipfile.ZipFile(path) as wheel:
+        for member in wheel.namelist():
+            name = os.path.basename(member)
+            if keep.fullmatch(name):
+                name = name if "lib/" in member else f"{os.path.basename(path).split('-')[0]}-{name}"
+                with open(os.path.join(sys.argv[1], name), "wb") as out:
+                    out.write(wheel.read(member))
+assert os.path.exists(sys.argv[1] + "/libintelocl_emu.so")
+PY
+        die "Intel's wheels do not hold the emulator" 'run this again; if it stays so, the package index serves others'
+    rm -rf "$at.part/wheels"
+    printf '%s\n' "$intel_wheels" >"$at.part/version"
+    mv "$at.part" "$at"
+}
+
+# XRT looks for its parts in $XILINX_XRT/lib; the distribution has them among all others.
+make_xrt_folder() {
+    local library
+    library=$(ldconfig -p | sed -n 's/.*libxilinxopencl\.so\.2 .*=> //p' | head -n 1)
+    [ -n "$library" ] || die 'libxrt1 is installed, and libxilinxopencl.so.2 is not there' 'look at the package libxrt1'
+    mkdir -p "$deps/fpga/xrt"
+    ln -sfn "$(dirname "$library")" "$deps/fpga/xrt/lib"
+}
+
+# In a venv of its own: what it needs must not decide what the models are built with.
+install_hls4ml() {
+    local at=$deps/fpga/hls4ml wanted=$top/tests/fpga/requirements.txt
+    ! cmp -s "$wanted" "$at/installed" || return 0
+    say "installing into .deps/fpga/hls4ml: $(grep -oE '^[a-z0-9_-]+==\S+' "$wanted" | tr '\n' ' ')"
+    rm -rf "$at"
+    "$(cat "$deps/venv/made-with")" -m venv "$at" >>"$log" 2>&1 || die 'no venv for hls4ml' 'see the lines above'
+    retry 'pip install' "$at/bin/python" -m pip install -q --disable-pip-version-check --only-binary :all: -r "$wanted" ||
+        die "pip could not install ${wanted#"$top/"}" 'look at the network and the package index, then run this again'
+    cp "$wanted" "$at/installed"
 }
 
 main
