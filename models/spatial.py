@@ -107,18 +107,22 @@ def store(fixed, x):
     return np.concatenate([np.clip(numbers, -(1 << 15), (1 << 15) - 1), codes], 1).astype(np.int64)
 
 
-def reference(fixed, x):
-    """The energies float32 [rows, 1] of channels x float32 [rows, 47], as the device computes them.
-
-    Dense layers over all 47 inputs, one product after another: the kernel's looking up of |ieta| is
-    the same because 1.0 × w is w."""
-    z = store(fixed, x)
+def forward(fixed, z):
+    """What the layers make of stored inputs z int64 [rows, 47]: int64 [rows, 1], in 2^-10."""
     for i, (weight, bias) in enumerate(zip(fixed.weights, fixed.biases)):
         total = np.broadcast_to(bias, (len(z), len(bias)))
         for k, row in enumerate(weight):
             total = wrap(total + wrap(z[:, k:k + 1] * row >> FRACTION))
         z = total if i == len(fixed.weights) - 1 else np.maximum(total, 0)
-    energy = z.astype(np.float32) * np.float32(OUTPUT_UNIT_GEV / ONE)
+    return z
+
+
+def reference(fixed, x):
+    """The energies float32 [rows, 1] of channels x float32 [rows, 47], as the device computes them.
+
+    Dense layers over all 47 inputs, one product after another: the kernel's looking up of |ieta| is
+    the same because 1.0 × w is w."""
+    energy = forward(fixed, store(fixed, x)).astype(np.float32) * np.float32(OUTPUT_UNIT_GEV / ONE)
     return np.clip(energy, np.float32(inputs.ENERGY_MIN_GEV), np.float32(inputs.ENERGY_MAX_GEV))
 
 
@@ -126,11 +130,13 @@ def reference(fixed, x):
 
 KERNEL = """// SPDX-License-Identifier: Apache-2.0
 // FACILE as one fixed-point pipeline, ap_fixed<16,6>; written by models/spatial.py: do not edit.
+// A row is one word of 512 bits, read at once; every loop inside a row is unrolled, the loop over rows
+// is the pipeline, a row a cycle.
 #if defined(__xilinx__) || defined(__VITIS_HLS__)
 #define PIPELINE __attribute__((xcl_pipeline_loop(1)))
 #define UNROLL __attribute__((opencl_unroll_hint))
 #elif defined(INTELFPGA_CL)
-#define PIPELINE _Pragma("ii 1")
+#define PIPELINE _Pragma("ii 1") _Pragma("ivdep")
 #define UNROLL _Pragma("unroll")
 #else
 #define PIPELINE
@@ -143,11 +149,12 @@ KERNEL = """// SPDX-License-Identifier: Apache-2.0
 
 {layers}
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void facile(
-    __global const short *restrict in, __global short *restrict out, int rows)
+    __global const uint16 *restrict in, __global short *restrict out, int rows)
 {{
     PIPELINE
     for (int r = 0; r < rows; r++) {{
-        __global const short *x = in + r * {row};
+        const uint16 row = in[r];
+        const short x[{row}] = {{ {unpack} }};
         short a1[{n1}], a2[{n2}], a3[{n3}];
         first(x, a1);
         second(a1, a2);
@@ -157,7 +164,7 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void facile(
 }}
 """
 
-FIRST = """static void first(__global const short *x, short *out)
+FIRST = """static void first(const short *x, short *out)
 {{
     const int ieta = clamp((int)x[{at}], 0, {ietas});
     UNROLL
@@ -204,6 +211,9 @@ LAST = """static short fourth(const short *x)
 """
 
 
+UNPACK = ", ".join(f"(short)(row.s{k // 2:x} >> 16)" if k % 2 else f"(short)row.s{k // 2:x}" for k in range(ROW))
+
+
 def padded(n):
     """Units of a layer as the kernel has them: a power of two, the rest with weights 0."""
     return 1 << (n - 1).bit_length()
@@ -234,7 +244,7 @@ def kernel(fixed):
               NEXT.format(name="third", i=3, before=units[1], n=n[2]),
               LAST.format(before=units[2])]
     return KERNEL.format(tables="".join(tables), layers="\n".join(layers), fraction=FRACTION,
-                         row=ROW, n1=n[0], n2=n[1], n3=n[2])
+                         row=ROW, unpack=UNPACK, n1=n[0], n2=n[1], n3=n[2])
 
 
 def manifest(fixed):
