@@ -70,6 +70,26 @@ static void test_layout_is_in_pages(void **state)
     assert_int_equal(b.launches[0].nglobal, 0);
 }
 
+static void test_units_and_banks(void **state)
+{
+    (void)state;
+    assert_int_equal(read_bundle("rows: 4\n"
+                                 "program { binary: \"a\" units: \"u\" units: \"v\" }\n"
+                                 "program { binary: \"b\" unchecked: true }\n"
+                                 "buffer { name: \"in\" use: INPUT bytes: 64 bank: 3 bank: 1 }\n"
+                                 "buffer { name: \"out\" use: OUTPUT bytes: 48 }\n" PLAIN LAUNCH,
+                                 16, 3),
+                     0);
+    assert_int_equal(b.programs[0].nunits, 2);
+    assert_string_equal(b.programs[0].units[1], "v");
+    assert_false(b.programs[0].unchecked);
+    assert_true(b.programs[1].unchecked);
+    assert_int_equal(b.buffers[0].nbanks, 2);
+    assert_int_equal(b.buffers[0].banks[0], 3);
+    assert_int_equal(b.buffers[0].banks[1], 1);
+    assert_int_equal(b.buffers[1].nbanks, 0); // wherever its units reach
+}
+
 static void assert_refused(const char *text, int64_t nx, const char *words)
 {
     assert_int_equal(read_bundle(text, nx, 3), -EINVAL);
@@ -213,6 +233,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layout_is_in_pages),
+        cmocka_unit_test(test_units_and_banks),
         cmocka_unit_test(test_what_does_not_fit_is_refused_in_words),
         cmocka_unit_test(test_integers_round_and_saturate),
         cmocka_unit_test(test_nan_is_no_integer),

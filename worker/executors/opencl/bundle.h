@@ -30,7 +30,7 @@ struct bundle_program {
     char platform[BUNDLE_NAME_MAX + 1], device[BUNDLE_NAME_MAX + 1]; // parts of names, "": any
     char file[BUNDLE_NAME_MAX + 1];
     char options[1024];
-    bool source;
+    bool source, unchecked;
     uint32_t nunits;
     char units[BUNDLE_UNITS_MAX][BUNDLE_NAME_MAX + 1];
 };
@@ -41,7 +41,7 @@ struct bundle_buffer {
     char name[BUNDLE_NAME_MAX + 1];
     enum bundle_use use;
     uint64_t bytes, offset;
-    uint32_t bank;
+    uint32_t nbanks, banks[BUNDLE_UNITS_MAX]; // none: where its units reach
 };
 
 struct bundle_column {

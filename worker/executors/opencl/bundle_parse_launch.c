@@ -61,7 +61,7 @@ static bool take_arg_local(struct rules *r, bundle_field f, uint32_t i, void *in
     return rules_u32(r, f, 1u << 24, &a->arg.is.local_bytes);
 }
 
-static bool take_true(struct rules *r, bundle_field f)
+bool bundle_take_true(struct rules *r, bundle_field f)
 {
     static const char *const WORDS[] = {"true", NULL};
     unsigned word;
@@ -74,7 +74,7 @@ static bool take_arg_rows(struct rules *r, bundle_field f, uint32_t i, void *int
     (void)i;
     a->given++;
     a->arg.kind = BUNDLE_ARG_ROWS;
-    return take_true(r, f);
+    return bundle_take_true(r, f);
 }
 
 static bool take_arg(struct rules *r, bundle_field f, uint32_t i, void *into)
@@ -104,7 +104,7 @@ static bool take_size_rows(struct rules *r, bundle_field f, uint32_t i, void *in
 {
     (void)i;
     ((struct bundle_size *)into)->rows = true;
-    return take_true(r, f);
+    return bundle_take_true(r, f);
 }
 
 static bool take_global(struct rules *r, bundle_field f, uint32_t i, void *into)

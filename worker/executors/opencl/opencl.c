@@ -33,7 +33,7 @@ struct executor_model {
     int memory_fd, limit_ms;
     uint8_t *memory;
     uint64_t slot_bytes;
-    bool reconfigured;
+    bool reconfigured, guarded;
 };
 
 // ---- the device ---------------------------------------------------------------------------------
@@ -182,6 +182,7 @@ static int load(struct executor_device *d, const struct model_entry *entry,
     }
     d->nmodels++;
     m->reconfigured = ready.reconfigured;
+    m->guarded = ready.guarded;
     *memory_bytes = ready.memory_bytes;
     *out = m;
     return 0;
@@ -224,6 +225,65 @@ static void bring_out(const struct executor_model *m, const uint8_t *memory, uin
     }
 }
 
+// Where a device's word that a kernel ended well is worth nothing, its output has to say so: what
+// stood in the last row before the run must not stand there after it. A result may be that by
+// chance; it is not the other guard, too.
+static const unsigned char GUARDS[] = {0xa5, 0x5a};
+
+static unsigned char *last_row(const struct executor_model *m, uint8_t *memory, uint32_t output,
+                               uint32_t n, size_t *bytes)
+{
+    const struct bundle_io *io = &m->bundle.outputs[output];
+    *bytes = io->elements * dtype_bytes(io->type);
+    return memory + bundle_slot_offset(&m->bundle, io->buffer) + (n - 1) * io->stride;
+}
+
+static void guard(const struct executor_model *m, uint8_t *memory, uint32_t n, unsigned char guard)
+{
+    size_t bytes;
+    for (uint32_t i = 0; i < m->bundle.noutputs; i++) {
+        unsigned char *row = last_row(m, memory, i, n, &bytes);
+        memset(row, guard, bytes);
+    }
+}
+
+// The output that still is what it was, or NULL.
+static const char *untouched(const struct executor_model *m, uint8_t *memory, uint32_t n,
+                             unsigned char guard)
+{
+    size_t bytes, same;
+    for (uint32_t i = 0; i < m->bundle.noutputs; i++) {
+        const unsigned char *row = last_row(m, memory, i, n, &bytes);
+        for (same = 0; same < bytes && row[same] == guard; same++)
+            ;
+        if (same == bytes)
+            return m->bundle.outputs[i].tensor;
+    }
+    return NULL;
+}
+
+static bool run_guarded(struct executor_model *m, uint32_t slot, const struct pipe_run *run,
+                        struct pipe_done *done)
+{
+    struct child *child = m->device->child;
+    uint8_t *memory = m->memory + slot * m->slot_bytes;
+    const char *output = NULL;
+    if (!m->guarded)
+        return child_run(child, slot, run, m->limit_ms, done);
+    for (size_t i = 0; i < sizeof(GUARDS); i++) {
+        guard(m, memory, run->rows, GUARDS[i]);
+        if (!child_run(child, slot, run, m->limit_ms, done))
+            return false;
+        output = untouched(m, memory, run->rows, GUARDS[i]);
+        if (!output)
+            return true;
+    }
+    snprintf(done->text, sizeof(done->text),
+             "%s: the plan of model %s ended without an error, and output \"%s\" was not written",
+             child_name(child), m->config.name, output);
+    return false;
+}
+
 // One run of the plan over rows `from` on, `n` of them.
 static enum executor_outcome run_part(struct executor_model *m, uint32_t slot, uint32_t from,
                                       uint32_t n, struct execution *x)
@@ -234,7 +294,7 @@ static enum executor_outcome run_part(struct executor_model *m, uint32_t slot, u
     struct pipe_done done;
     uint64_t generation = child_hold(child);
     bool good = bring_in(m, memory, from, n, x);
-    bool ran = good && child_run(child, slot, &run, m->limit_ms, &done);
+    bool ran = good && run_guarded(m, slot, &run, &done);
     if (ran)
         bring_out(m, memory, from, n, x);
     child_release(child);

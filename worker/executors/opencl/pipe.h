@@ -21,6 +21,7 @@ struct pipe_ready {
     int32_t status;        // 0, or a negative errno with words in `text`
     uint64_t memory_bytes; // of the device, or what the model takes of it
     uint32_t reconfigured; // whether the model's program took the place of what was on the device
+    uint32_t guarded;      // whether its device may say that a kernel ended well which did not
     char name[128];        // of the device
     char text[PIPE_TEXT];
 };

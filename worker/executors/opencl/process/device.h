@@ -13,6 +13,8 @@
 #include "worker/executors/opencl/bundle.h"
 #include "worker/executors/opencl/pipe.h"
 
+struct xilinx;
+
 struct device {
     cl_platform_id platform;
     cl_device_id id;
@@ -22,6 +24,7 @@ struct device {
     uint32_t nslots;
     cl_command_queue queues[PIPE_SLOTS_MAX]; // all the same one where that runs out of order
     _Atomic(struct device_model *) models[PIPE_MODELS_MAX];
+    struct xilinx *card;         // a Xilinx card that has been programmed, else NULL
     atomic_ullong busy_until_ns; // by the device's clock: when the last kernel ended
 };
 
@@ -37,10 +40,12 @@ struct device_model {
     struct bundle bundle;
     cl_program program;
     const struct bundle_program *chosen;
-    void *memory; // shared with the worker
+    bool reconfigured; // the board, for this model
+    void *memory;      // shared with the worker
     uint64_t memory_bytes;
     uint64_t device_bytes;
-    cl_mem *weights;
+    uint32_t *banks; // of each unit's buffers, on a Xilinx card, else NULL
+    cl_mem *weights; // of each unit
     struct device_slot slots[PIPE_SLOTS_MAX];
 };
 
@@ -61,16 +66,21 @@ int device_open(struct device *d, const char *platform, const char *device, uint
 // Whether a bundle has room on the device, with all slots. 0, or -ENOSPC with words.
 int device_fits(const struct device *d, const struct bundle *b, char *why, size_t size);
 
-// Builds or loads the bundle's program for this device, by the cache where it is source.
-int device_program(const struct device *d, const struct bundle *b, cl_program *program,
-                   const struct bundle_program **chosen, char *why, size_t size);
+// Builds or loads the bundle's program for this device, by the cache where it is source; sets
+// program, chosen and reconfigured. 0, or a negative errno with words.
+int device_program(struct device *d, struct device_model *m, char *why, size_t size);
+// Into how many units a model's slots are divided; at least 1.
+uint32_t device_units(const struct device_model *m);
 
 // Loads a bundle over the shared memory (descriptor, taken over). 0, or a negative errno.
 int device_load(struct device *d, const struct pipe_load *load, int memory, uint64_t *bytes,
                 char *why, size_t size);
 
-// Whether this model, which is loaded, has put another program onto a board.
-bool device_reconfigured(const struct device *d, uint32_t model);
+// What the answer to a LOAD says of the model beside its memory.
+void device_describe(const struct device *d, uint32_t model, struct pipe_ready *ready);
+
+// How the host takes an INPUT or OUTPUT buffer back.
+cl_map_flags device_map_flags(const struct device_model *m, uint32_t buffer);
 
 // Runs the plan on a slot; words in done->text.
 void device_run(struct device *d, uint32_t slot, const struct pipe_run *run,

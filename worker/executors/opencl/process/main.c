@@ -98,7 +98,8 @@ int main(int argc, char **argv)
         memset(&ready, 0, sizeof(ready));
         ready.status = device_load(&device, &load, memory, &ready.memory_bytes, ready.text,
                                    sizeof(ready.text));
-        ready.reconfigured = ready.status == 0 && device_reconfigured(&device, load.model);
+        if (ready.status == 0)
+            device_describe(&device, load.model, &ready);
         go_on = answer(&ready);
     }
     _exit(EXIT_OK); // without the libraries' own ends, which may hang

@@ -98,9 +98,9 @@ static bool hand_back(struct chain *c)
         cl_int e = CL_SUCCESS;
         if (!shared(x))
             continue;
-        void *host = clEnqueueMapBuffer(c->queue, s->buffers[i], CL_FALSE,
-                                        x->use == BUNDLE_INPUT ? CL_MAP_WRITE : CL_MAP_READ, 0,
-                                        x->bytes, 1, &last, &c->events[c->n], &e);
+        void *host =
+            clEnqueueMapBuffer(c->queue, s->buffers[i], CL_FALSE, device_map_flags(c->model, i), 0,
+                               x->bytes, 1, &last, &c->events[c->n], &e);
         if (!check(c, e, "reading buffer", x->name))
             return false;
         c->n++;
