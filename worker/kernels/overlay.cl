@@ -10,13 +10,15 @@
 // Build options, for speed only: TILE_PIXELS, TILE_BLOCKS, TILE_K and PAIRS (docs/decisions/int8-kernels.md).
 
 #ifndef TILE_PIXELS // output pixels whose sums are in registers at once
-#define TILE_PIXELS 4
+#define TILE_PIXELS 7
 #endif
 #ifndef TILE_BLOCKS // blocks of 8 output channels, likewise
-#define TILE_BLOCKS 2
+#define TILE_BLOCKS 1
 #endif
-#ifndef TILE_K // how much of K of each of those pixels is in local memory at once; a multiple of 4
-#define TILE_K 512
+// How much of K of each of those pixels is in local memory at once, a multiple of 4. As it is, 28 KiB: every
+// device has 32.
+#ifndef TILE_K
+#define TILE_K 1024
 #endif
 
 #define KERNEL __kernel __attribute__((reqd_work_group_size(1, 1, 1)))
@@ -374,7 +376,7 @@ KERNEL void avgpool(__global const char *restrict in, __global char *restrict ou
 }
 
 // To the nearest.
-KERNEL void upsample(__global const char *restrict in, __global char *restrict out, int rows,
+KERNEL void upsample_nearest(__global const char *restrict in, __global char *restrict out, int rows,
                      int in_h, int in_w, int c, int factor_h, int factor_w, int out_stride,
                      int out_at)
 {
