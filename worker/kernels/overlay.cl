@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// The overlay: int8 kernels that execute a CNN layer by layer, OpenCL C 1.2. One idea a kernel; a bundle's
-// launches (docs/bundle.md) string them together. All arithmetic up to the head is exact integers, so every
-// device gives the same bytes (tests/kernels/ holds each kernel against plain C).
+// The overlay: int8 kernels that execute a CNN layer by layer, OpenCL C 1.2. One idea a kernel; a
+// bundle's launches (docs/bundle.md) string them together. All arithmetic up to the head is exact
+// integers, so every device gives the same bytes (tests/kernels/ holds each kernel against plain
+// C).
 //
-// Activations are int8 in NHWC, channels padded to a multiple of 4; real = scale * (q - zero). Weights are
-// int8 in blocks of 8 output channels x 4 of K, K in the order (ky, kx, ci). `rows` is the images of a run.
-// Every kernel works with any number of groups of one item: they share the work by ranges.
+// Activations are int8 in NHWC, channels padded to a multiple of 4; real = scale * (q - zero).
+// Weights are int8 in blocks of 8 output channels x 4 of K, K in the order (ky, kx, ci). `rows` is
+// the images of a run. Every kernel works with any number of groups of one item: they share the
+// work by ranges.
 //
-// Build options, for speed only: TILE_PIXELS, TILE_BLOCKS, TILE_K and PAIRS (docs/decisions/int8-kernels.md).
+// Build options, for speed only: TILE_PIXELS, TILE_BLOCKS, TILE_K and PAIRS
+// (docs/decisions/int8-kernels.md).
 
 #ifndef TILE_PIXELS // output pixels whose sums are in registers at once
 #define TILE_PIXELS 7
@@ -15,8 +18,8 @@
 #ifndef TILE_BLOCKS // blocks of 8 output channels, likewise
 #define TILE_BLOCKS 1
 #endif
-// How much of K of each of those pixels is in local memory at once, a multiple of 4. As it is, 28 KiB: every
-// device has 32.
+// How much of K of each of those pixels is in local memory at once, a multiple of 4. As it is, 28
+// KiB: every device has 32.
 #ifndef TILE_K
 #define TILE_K 1024
 #endif
@@ -36,16 +39,17 @@ static long last_unit(long units)
     return units * ((long)get_group_id(0) + 1) / (long)get_num_groups(0);
 }
 
-// Sums are scaled by mul_hi with a multiplier and by this shift, with one rounding (half up): together
-// floor(acc * mult / 2^(32 + shift) + 1/2).
+// Sums are scaled by mul_hi with a multiplier and by this shift, with one rounding (half up):
+// together floor(acc * mult / 2^(32 + shift) + 1/2). (Vectors as bounds: Oclgrind misreads scalars
+// there.)
 static int8 requantized8(int8 sum, int shift, int zero, int lo, int hi)
 {
-    return clamp(((sum + (1 << (shift - 1))) >> shift) + zero, lo, hi);
+    return clamp(((sum + (1 << (shift - 1))) >> shift) + zero, (int8)lo, (int8)hi);
 }
 
 static int4 requantized4(int4 sum, int shift, int zero, int lo, int hi)
 {
-    return clamp(((sum + (1 << (shift - 1))) >> shift) + zero, lo, hi);
+    return clamp(((sum + (1 << (shift - 1))) >> shift) + zero, (int4)lo, (int4)hi);
 }
 
 // An activation that is added rather than multiplied: 20 bits up, so that mul_hi leaves precision.
@@ -70,9 +74,9 @@ static void copy_bytes(__global char *to, __global const char *from, int n) // n
 
 // ---- Convolution, as a tiled matrix product: output pixels x output channels, summed over K
 
-// A tile's pixels lie in local memory as rows of K, widened; a half block of weights is 4 channels x 4 of K.
-// Which product of int8 vectors is fastest depends on the compiler: PAIRS where it knows x86's multiply-add
-// of 16-bit pairs, lanes of 32 bits elsewhere.
+// A tile's pixels lie in local memory as rows of K, widened; a half block of weights is 4 channels
+// x 4 of K. Which product of int8 vectors is fastest depends on the compiler: PAIRS where it knows
+// x86's multiply-add of 16-bit pairs, lanes of 32 bits elsewhere.
 #ifdef PAIRS
 typedef short lane;
 typedef short4 lane4;
@@ -111,11 +115,12 @@ static int4 totals(sums s)
 #endif
 
 struct conv {
-    int rows, in_h, in_w, in_c, out_h, out_w, out_c, k_h, k_w, stride_h, stride_w, pad_top, pad_left;
+    int rows, in_h, in_w, in_c, out_h, out_w, out_c, k_h, k_w, stride_h, stride_w, pad_top,
+        pad_left;
 };
 
-// Writes K's elements [from, to) of the window of one output pixel to `line`: runs of bytes that lie
-// together in the image, or pad where the window leaves it. A pixel beyond the last is all pad.
+// Writes K's elements [from, to) of the window of one output pixel to `line`: runs of bytes that
+// lie together in the image, or pad where the window leaves it. A pixel beyond the last is all pad.
 static void gather_window(__local lane *line, const struct conv *c, __global const char *in,
                           __global const char *pad_row, int pixel, int from, int to)
 {
@@ -169,7 +174,8 @@ static void multiply(sums acc[TILE_PIXELS][2 * TILE_BLOCKS], __local const lane 
 
 enum finish { FINISH_PLAIN, FINISH_LEAKY, FINISH_ADD, FINISH_RAW };
 
-// Where a convolution's sums go, and how. `finish` is a constant at each call, so each kernel has only its own.
+// Where a convolution's sums go, and how. `finish` is a constant at each call, so each kernel has
+// only its own.
 struct result {
     enum finish finish;
     __global const int *bias, *mult;
@@ -207,8 +213,8 @@ static void finish_block(const struct result *r, int8 acc, int pixel, int co, in
         vstore8(q, 0, r->out + to);
 }
 
-// One tile: out pixels from `pixel` on, channels from block `block` on. The panel is filled here unless it
-// holds these pixels already, which it can only where all of K fits.
+// One tile: out pixels from `pixel` on, channels from block `block` on. The panel is filled here
+// unless it holds these pixels already, which it can only where all of K fits.
 static void convolve_tile(const struct conv *c, const struct result *r, __global const char *in,
                           __global const char *pad_row, __global const char *weights,
                           __local lane *panel, bool filled, int pixel, int block)
@@ -315,18 +321,20 @@ KERNEL void add(__global const char *restrict a, __global const char *restrict b
 {
     long fours = (long)rows * n / 4, i = first_unit(fours) * 4, end = last_unit(fours) * 4;
     for (; i + 8 <= end; i += 8) {
-        int8 sum = scaled8(vload8(0, a + i), zero_a, mult_a) + scaled8(vload8(0, b + i), zero_b, mult_b);
+        int8 sum =
+            scaled8(vload8(0, a + i), zero_a, mult_a) + scaled8(vload8(0, b + i), zero_b, mult_b);
         vstore8(convert_char8(requantized8(sum, shift, zero_out, lo, hi)), 0, out + i);
     }
     for (; i < end; i += 4) {
-        int4 sum = scaled4(vload4(0, a + i), zero_a, mult_a) + scaled4(vload4(0, b + i), zero_b, mult_b);
+        int4 sum =
+            scaled4(vload4(0, a + i), zero_a, mult_a) + scaled4(vload4(0, b + i), zero_b, mult_b);
         vstore4(convert_char4(requantized4(sum, shift, zero_out, lo, hi)), 0, out + i);
     }
 }
 
 KERNEL void requant(__global const char *restrict a, __global char *restrict out, int rows,
-                    int pixels, int c, int out_stride, int out_at, int mult_a, int zero_a, int shift,
-                    int zero_out, int lo, int hi)
+                    int pixels, int c, int out_stride, int out_at, int mult_a, int zero_a,
+                    int shift, int zero_out, int lo, int hi)
 {
     long end = last_unit((long)rows * pixels);
     for (long p = first_unit((long)rows * pixels); p < end; p++)
@@ -362,7 +370,8 @@ KERNEL void maxpool(__global const char *restrict in, __global char *restrict ou
 
 // Over the whole image; the multiplier holds 1 / pixels.
 KERNEL void avgpool(__global const char *restrict in, __global char *restrict out, int rows,
-                    int pixels, int c, int zero_in, int mult, int shift, int zero_out, int lo, int hi)
+                    int pixels, int c, int zero_in, int mult, int shift, int zero_out, int lo,
+                    int hi)
 {
     long fours = c / 4, end = last_unit(rows * fours);
     for (long i = first_unit(rows * fours); i < end; i++) {
@@ -376,9 +385,9 @@ KERNEL void avgpool(__global const char *restrict in, __global char *restrict ou
 }
 
 // To the nearest.
-KERNEL void upsample_nearest(__global const char *restrict in, __global char *restrict out, int rows,
-                     int in_h, int in_w, int c, int factor_h, int factor_w, int out_stride,
-                     int out_at)
+KERNEL void upsample_nearest(__global const char *restrict in, __global char *restrict out,
+                             int rows, int in_h, int in_w, int c, int factor_h, int factor_w,
+                             int out_stride, int out_at)
 {
     int out_h = in_h * factor_h, out_w = in_w * factor_w;
     long end = last_unit((long)rows * out_h * out_w);
@@ -402,7 +411,13 @@ KERNEL void stage(__global const char *restrict in, __global char *restrict out,
 
 // ---- The head: from sums to numbers
 
-enum activation { ACTIVATION_NONE, ACTIVATION_RELU, ACTIVATION_CLIP, ACTIVATION_SIGMOID, ACTIVATION_SOFTMAX };
+enum activation {
+    ACTIVATION_NONE,
+    ACTIVATION_RELU,
+    ACTIVATION_CLIP,
+    ACTIVATION_SIGMOID,
+    ACTIVATION_SOFTMAX
+};
 
 static float activated(float x, int activation, float lo, float hi)
 {
