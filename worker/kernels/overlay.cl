@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The overlay: int8 kernels that execute a CNN layer by layer, OpenCL C 1.2. One idea a kernel; a
 // bundle's launches (docs/bundle.md) string them together. All arithmetic up to the head is exact
-// integers, so every device gives the same bytes (tests/kernels/ holds each kernel against plain
-// C).
+// integers, so every device gives the same bytes; tests/kernels/ holds each kernel against plain C.
 //
 // Activations are int8 in NHWC, channels padded to a multiple of 4; real = scale * (q - zero).
 // Weights are int8 in blocks of 8 output channels x 4 of K, K in the order (ky, kx, ci). `rows` is
@@ -18,8 +17,8 @@
 #ifndef TILE_BLOCKS // blocks of 8 output channels, likewise
 #define TILE_BLOCKS 1
 #endif
-// How much of K of each of those pixels is in local memory at once, a multiple of 4. As it is, 28
-// KiB: every device has 32.
+// How much of K of each of those pixels is in local memory at once, a multiple of 4. As it is that
+// takes 28 KiB; every device has 32.
 #ifndef TILE_K
 #define TILE_K 1024
 #endif
