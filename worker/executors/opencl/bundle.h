@@ -19,7 +19,7 @@
 #define BUNDLE_UNITS_MAX 16u
 #define BUNDLE_BUFFERS_MAX 1024u
 #define BUNDLE_LAUNCHES_MAX 2048u
-#define BUNDLE_ARGS_MAX 24u
+#define BUNDLE_ARGS_MAX 32u
 #define BUNDLE_COLUMNS_MAX 4096u // of one tensor
 #define BUNDLE_INDICES_MAX 16u
 #define BUNDLE_ROWS_MAX (1u << 20)
