@@ -54,6 +54,11 @@ const char *device_error(cl_int e);
 // 0, or -EIO with "PLATFORM, DEVICE: what: error" in `why`.
 int device_fail(const struct device *d, cl_int e, const char *what, char *why, size_t size);
 
+// PoCL asks hwloc for processors and memory, which asks /sys; in a bare chroot or container without
+// it PoCL finds no memory and gives up. Tells hwloc what the C library knows. Before any OpenCL
+// call.
+void device_describe_machine(void);
+
 // Looks where the ICD loader looks: how many vendors' libraries are named there, and "; FILE names
 // a library that cannot be loaded: REASON" of each of those, which the loader leaves out in
 // silence.

@@ -84,6 +84,7 @@ int main(int argc, char **argv)
     signal(SIGINT, SIG_IGN);
     signal(SIGTERM, SIG_IGN);
     prctl(PR_SET_NAME, "sonic-device");
+    device_describe_machine();
     uint32_t slots = (uint32_t)atoi(argv[3]);
     ready.status = device_open(&device, argv[1], argv[2], slots, ready.text, sizeof(ready.text));
     snprintf(ready.name, sizeof(ready.name), "%.*s, %.*s", 62, device.platform_name, 62,
