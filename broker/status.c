@@ -23,7 +23,8 @@ static void put_counts(const struct broker *b, FILE *out)
             c->unknown_peers, c->wrong_epoch, c->version_refused);
     fprintf(out, "held_back %" PRIu64 "\npeers_lost %" PRIu64 "\npeers_cut %" PRIu64 "\n",
             c->held_back, c->peers_lost, c->peers_cut);
-    fprintf(out, "turned_away %" PRIu64 "\n", limits_turned_away());
+    fprintf(out, "turned_away %" PRIu64 "\nquestions_dropped %" PRIu64 "\n", limits_turned_away(),
+            c->questions_dropped);
     fprintf(out, "slabs %u\nslabs_taken %" PRIu64 "\nslabs_refused %" PRIu64 "\n",
             slabs_count(b->slabs), c->slabs_taken, c->slabs_refused);
     fprintf(out, "in_place %" PRIu64 "\n", c->in_place);
