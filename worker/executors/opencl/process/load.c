@@ -258,6 +258,17 @@ int device_fits(const struct device *d, const struct bundle *b, char *why, size_
     return -ENOSPC;
 }
 
+static int open_lanes(struct loading *l)
+{
+    struct device_model *m = l->model;
+    cl_int e = CL_SUCCESS;
+    pthread_mutex_init(&m->lanes_lock, NULL);
+    for (uint32_t i = 0; i < m->bundle.nlanes && e == CL_SUCCESS; i++)
+        m->lanes[i] =
+            clCreateCommandQueue(l->device->context, l->device->id, CL_QUEUE_PROFILING_ENABLE, &e);
+    return e == CL_SUCCESS ? 0 : fail(l, e, "no queue for the launches of", m->bundle.dir);
+}
+
 static int map_memory(struct loading *l, int fd)
 {
     struct device_model *m = l->model;
@@ -294,6 +305,8 @@ int device_load(struct device *d, const struct pipe_load *load, int memory, uint
         rc = xilinx_place(d, m, why, size);
     if (rc == 0)
         rc = make_weights(&l);
+    if (rc == 0)
+        rc = open_lanes(&l);
     for (uint32_t i = 0; i < d->nslots && rc == 0; i++)
         rc = make_slot(&l, i);
     // What a failure leaves behind goes with the process, which the worker ends then.
