@@ -34,10 +34,24 @@ def recorded():
     return fixed, vectors.rows(), answers
 
 
-def write_model(farm, name, manifest, program):
+def raw_manifest(fixed, channels=False):
+    """Raw rows in, raw answers out."""
+    manifest = re.sub(r"scale: [-\d.e+]+ offset: [-\d.e+]+", "scale: 1", spatial.manifest(fixed, channels))
+    manifest = manifest.replace(f"scale: {ONE} }}", "scale: 1 }")
+    return re.sub(r"scale: [\d.]+ min: [\d.]+ max: [\d.]+", "", manifest)
+
+
+def raw_rows():
+    """The recorded rows as clients send them: the code is one-hot."""
+    x = vectors.rows().astype(np.float32)
+    x[:, spatial.IETA_AT:] /= ONE
+    return x
+
+
+def write_model(farm, name, manifest, program, extra=""):
     folder = farm.models / name / "1" / "opencl"
     folder.mkdir(parents=True)
-    (farm.models / name / "config.pbtxt").write_text(CONFIG.format(name=name))
+    (farm.models / name / "config.pbtxt").write_text(CONFIG.format(name=name) + extra)
     (folder / "bundle.pbtxt").write_text(manifest)
     (folder / "facile.cl").write_text(program)
 
@@ -55,15 +69,11 @@ def test_the_numpy_model_equals_hls4ml():
 
 
 def test_the_kernel_equals_hls4ml(opencl, tmp_path):  # noqa: F811
-    """Raw rows in, raw answers out, through the executor and whatever device this is."""
-    fixed, rows, answers = recorded()
-    manifest = re.sub(r"scale: [-\d.e+]+ offset: [-\d.e+]+", "scale: 1", spatial.manifest(fixed))
-    manifest = manifest.replace(f"scale: {ONE} }}", "scale: 1 }")
-    manifest = re.sub(r"scale: [\d.]+ min: [\d.]+ max: [\d.]+", "", manifest)
-    write_model(opencl, "raw", manifest, spatial.kernel(fixed))
+    """Through the executor and whatever device this is."""
+    fixed, _, answers = recorded()
+    write_model(opencl, "raw", raw_manifest(fixed), spatial.kernel(fixed))
     start_worker(opencl)
-    x = rows.astype(np.float32)
-    x[:, spatial.IETA_AT:] /= ONE  # the code as clients send it
+    x = raw_rows()
     np.testing.assert_array_equal(answers_of(opencl, tmp_path, "raw", x), answers)
     assert not np.array_equal(answers_of(opencl, tmp_path, "raw", x[::-1]), answers)
 
