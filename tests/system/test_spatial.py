@@ -97,6 +97,33 @@ def test_a_hidden_unit_with_a_large_weight_still_fits():
 # ---- kernels that others have built -------------------------------------------------------------
 
 
+# Stand-ins that sum a row.
+WRAPPER = """
+__kernel void kernel_wrapper(const unsigned batchsize, __global const short *in, __global short *out)
+{
+    for (unsigned r = 0; r < batchsize; r++) {
+        short sum = 0;
+        for (int k = 0; k < 47; k++)
+            sum += in[r * 47 + k] >> 4;
+        out[r] = sum + (batchsize != 8192);
+    }
+}
+"""
+ROWS64 = """
+__kernel void alveo_hls4ml(__global const short *in, __global short *out)
+{
+    for (int r = 0; r < 16384; r++) {
+        short sum = in[r * 32 + 17];
+        for (int k = 0; k < 17; k++)
+            sum += in[r * 32 + k] >> 4;
+        for (int k = 18; k < 32; k++)
+            sum += 10000 * (in[r * 32 + k] != 0);
+        out[r] = sum;
+    }
+}
+"""
+
+
 def foreign(name):
     """A manifest of deploy/fpga, its .xclbin replaced by a stand-in in OpenCL C."""
     text = (MANIFESTS / name).read_text()
@@ -118,17 +145,7 @@ def check_foreign(farm, tmp_path, name, x, want):
 
 def test_an_hls4ml_kernel_wrapper_is_served_by_a_manifest_alone(opencl, tmp_path):  # noqa: F811
     """Dense int16 rows, a batch size; the stand-in sums a row, and poisons what it is not told of."""
-    write_model(opencl, "wrapper", foreign("hls4ml.pbtxt"), """
-__kernel void kernel_wrapper(const unsigned batchsize, __global const short *in, __global short *out)
-{
-    for (unsigned r = 0; r < batchsize; r++) {
-        short sum = 0;
-        for (int k = 0; k < 47; k++)
-            sum += in[r * 47 + k] >> 4;
-        out[r] = sum + (batchsize != 8192);
-    }
-}
-""")
+    write_model(opencl, "wrapper", foreign("hls4ml.pbtxt"), WRAPPER)
     start_worker(opencl)
     rows = np.random.default_rng(3).integers(-30000, 30000, (10_000, 47)).astype(np.int16)
     want = (rows >> 4).sum(1, dtype=np.int64).astype(np.int16)
@@ -137,19 +154,7 @@ __kernel void kernel_wrapper(const unsigned batchsize, __global const short *in,
 
 def test_a_kernel_with_64_byte_rows_is_served_by_a_manifest_alone(opencl, tmp_path):  # noqa: F811
     """No batch size: the kernel computes all 16,384 rows, and what was not asked for never comes back."""
-    write_model(opencl, "rows64", foreign("rows64.pbtxt"), """
-__kernel void alveo_hls4ml(__global const short *in, __global short *out)
-{
-    for (int r = 0; r < 16384; r++) {
-        short sum = in[r * 32 + 17];
-        for (int k = 0; k < 17; k++)
-            sum += in[r * 32 + k] >> 4;
-        for (int k = 18; k < 32; k++)
-            sum += 10000 * (in[r * 32 + k] != 0);
-        out[r] = sum;
-    }
-}
-""")
+    write_model(opencl, "rows64", foreign("rows64.pbtxt"), ROWS64)
     start_worker(opencl)
     rng = np.random.default_rng(4)
     rows = np.zeros((10_000, 47), np.int16)
