@@ -6,6 +6,7 @@
 
 #define CL_TARGET_OPENCL_VERSION 120
 #include <CL/cl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -46,6 +47,10 @@ struct device_model {
     uint64_t device_bytes;
     uint32_t *banks; // of each unit's buffers, on a Xilinx card, else NULL
     cl_mem *weights; // of each unit
+    // What runs at the same time: a queue in order for each of the launches, of all slots. A run
+    // is put into all of them at once, or two runs' rows would mix in the kernels' channels.
+    cl_command_queue lanes[BUNDLE_LANES_MAX];
+    pthread_mutex_t lanes_lock;
     struct device_slot slots[PIPE_SLOTS_MAX];
 };
 

@@ -182,6 +182,36 @@ static void kernel_name(const struct loading *l, const struct bundle_launch *lau
         snprintf(name, size, "%s:{%s}", launch->kernel, p->units[slot % p->nunits]);
 }
 
+// What a compiler for a board refuses, some runtimes take, and fail at the first run.
+static int kernel_fits(struct loading *l, cl_kernel kernel, const char *name,
+                       const struct bundle_launch *launch)
+{
+    const struct device *d = l->device;
+    cl_ulong takes = 0, has = UINT64_MAX;
+    size_t group = 1, most = SIZE_MAX;
+    for (uint32_t k = 0; k < launch->nlocal; k++)
+        group *= launch->local[k]; // at most 2^20 each
+    clGetKernelWorkGroupInfo(kernel, d->id, CL_KERNEL_LOCAL_MEM_SIZE, sizeof(takes), &takes, NULL);
+    clGetDeviceInfo(d->id, CL_DEVICE_LOCAL_MEM_SIZE, sizeof(has), &has, NULL);
+    clGetKernelWorkGroupInfo(kernel, d->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof(most), &most, NULL);
+    has = has ? has : UINT64_MAX; // not told
+    most = most ? most : SIZE_MAX;
+    if (takes <= has && group <= most)
+        return 0;
+    if (takes > has)
+        snprintf(l->why, l->size,
+                 "%s, %s: %s/%s: kernel \"%s\" takes %llu bytes of local memory, the device has "
+                 "%llu",
+                 d->platform_name, d->name, l->model->bundle.dir, l->model->chosen->file, name,
+                 (unsigned long long)takes, (unsigned long long)has);
+    else
+        snprintf(l->why, l->size,
+                 "%s, %s: %s/" BUNDLE_FILE ": kernel \"%s\" runs in groups of %zu at most; local "
+                 "makes it %zu",
+                 d->platform_name, d->name, l->model->bundle.dir, name, most, group);
+    return -ENOSPC;
+}
+
 static int make_kernel(struct loading *l, uint32_t slot, uint32_t i)
 {
     struct device_model *m = l->model;
@@ -209,7 +239,7 @@ static int make_kernel(struct loading *l, uint32_t slot, uint32_t i)
             return fail(l, e, what, name);
         }
     }
-    return 0;
+    return kernel_fits(l, kernel, name, launch);
 }
 
 static int make_slot(struct loading *l, uint32_t slot)
@@ -258,6 +288,17 @@ int device_fits(const struct device *d, const struct bundle *b, char *why, size_
     return -ENOSPC;
 }
 
+static int open_lanes(struct loading *l)
+{
+    struct device_model *m = l->model;
+    cl_int e = CL_SUCCESS;
+    pthread_mutex_init(&m->lanes_lock, NULL);
+    for (uint32_t i = 0; i < m->bundle.nlanes && e == CL_SUCCESS; i++)
+        m->lanes[i] =
+            clCreateCommandQueue(l->device->context, l->device->id, CL_QUEUE_PROFILING_ENABLE, &e);
+    return e == CL_SUCCESS ? 0 : fail(l, e, "no queue for the launches of", m->bundle.dir);
+}
+
 static int map_memory(struct loading *l, int fd)
 {
     struct device_model *m = l->model;
@@ -294,6 +335,8 @@ int device_load(struct device *d, const struct pipe_load *load, int memory, uint
         rc = xilinx_place(d, m, why, size);
     if (rc == 0)
         rc = make_weights(&l);
+    if (rc == 0)
+        rc = open_lanes(&l);
     for (uint32_t i = 0; i < d->nslots && rc == 0; i++)
         rc = make_slot(&l, i);
     // What a failure leaves behind goes with the process, which the worker ends then.
