@@ -5,7 +5,7 @@ From the ONNX model to an OpenCL C kernel with the weights as constants and its 
 (docs/bundle.md). Arithmetic is hls4ml's ap_fixed<16,6> with TRN and WRAP: every product is floored to
 10 fraction bits and wrapped to 16 bits before it is added, sums wrap. Batch norms are folded into
 the dense layers; each hidden unit is rescaled (ReLU is homogeneous) so that what it sums stays
-inside the type on generated channels; the output is in units of 32 GeV, so that 1,000 GeV fit.
+inside the type on generated channels, and so do its weights; the output is in units of 32 GeV, so that 1,000 GeV fit.
 
 A row is 32 int16 (64 B): ten numbers, scaled each by its own factor, seven of the depth code, and
 the |ieta| code as one number, by which the kernel looks its column of weights up.
@@ -25,6 +25,7 @@ IETA_AT = NUMBERS + DEPTHS  # in a stored row, and where the code begins in the 
 OUTPUT_UNIT_GEV = 32.0
 INPUT_MAX, HIDDEN_MAX = 24.0, 24.0  # of 32; what generated channels reach, with the room below
 INPUT_ROOM, HIDDEN_ROOM = 1.5, 1.25
+WEIGHT_MAX = 31.9  # of 32
 SAMPLE_ROWS = 100_000
 BINS_GEV = (1, 3, 10, 30, 100, 500)
 
@@ -81,13 +82,19 @@ def quantise(model, seed):
     for i, (weight, bias) in enumerate(layers):
         before = activation @ weight + bias
         last = i == len(layers) - 1
-        out = 1 / OUTPUT_UNIT_GEV if last else HIDDEN_MAX / (np.abs(before).max(0) * HIDDEN_ROOM)
+        out = 1 / OUTPUT_UNIT_GEV if last else hidden_scale(before, undo[:, None] * weight, bias + add @ weight)
         weights.append(to_fixed(undo[:, None] * weight * out))
         biases.append(to_fixed((bias + add @ weight) * out))
         activation = before if last else np.maximum(before, 0)
         undo, add = 1 / np.atleast_1d(out), np.zeros(len(np.atleast_1d(out)))
     stored = (scale * ONE).astype(np.float32), (offset * ONE).astype(np.float32)
     return Fixed(weights, biases, *stored)
+
+
+def hidden_scale(sums, weight, bias):
+    """By what to multiply each unit: what it sums fills the type, and its weights fit into it too."""
+    reach = np.maximum(np.abs(sums).max(0) * HIDDEN_ROOM / HIDDEN_MAX, np.abs(bias) / WEIGHT_MAX)
+    return 1 / np.maximum(reach, np.abs(weight).max(0) / WEIGHT_MAX)
 
 
 def to_fixed(values):

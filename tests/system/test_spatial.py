@@ -74,6 +74,16 @@ def test_hls4ml_gives_again_what_was_recorded():
     np.testing.assert_array_equal(again, answers)
 
 
+def test_a_hidden_unit_with_a_large_weight_still_fits():
+    """Training ends elsewhere on other processors: a weight of a rare input once was over the type."""
+    sums = np.random.default_rng(1).uniform(-2, 2, (1000, 3))
+    weight, bias = np.array([[0.1, 50.0, 0.0], [0.2, 0.3, 0.4]]), np.array([0.0, 1.0, 300.0])
+    out = spatial.hidden_scale(sums, weight, bias)
+    assert np.abs(spatial.to_fixed(weight * out)).max() < 1 << 15
+    assert np.abs(spatial.to_fixed(bias * out)).max() < 1 << 15
+    np.testing.assert_allclose(out[0] * np.abs(sums[:, 0]).max(), spatial.HIDDEN_MAX / spatial.HIDDEN_ROOM)
+
+
 # ---- kernels that others have built -------------------------------------------------------------
 
 
