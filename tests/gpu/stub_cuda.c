@@ -219,7 +219,8 @@ static int move(void *user)
 
 static int submit_move(struct move value, cuda_stream stream, enum stub_engine engine)
 {
-    struct stub_access all[] = {{value.to, value.bytes, true}, {value.from, value.bytes, false}};
+    struct stub_access all[] = {{value.to, value.bytes, true, engine == STUB_COPY_OUT},
+                                {value.from, value.bytes, false, engine == STUB_COPY_IN}};
     struct move *m = malloc(sizeof(*m));
     if (!m)
         abort();
@@ -384,9 +385,9 @@ int cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned gr
     }
     *f = (struct facile){*(const float **)args[0], *(const float **)args[2], *(float **)args[1], n};
     const struct stub_access accesses[] = {
-        {f->rows, n * FACILE_INPUTS * sizeof(float), false},
-        {f->weights, FACILE_WEIGHTS * sizeof(float), false},
-        {f->energy, n * sizeof(float), true},
+        {f->rows, n * FACILE_INPUTS * sizeof(float), false, false},
+        {f->weights, FACILE_WEIGHTS * sizeof(float), false, false},
+        {f->energy, n * sizeof(float), true, false},
     };
     return stub_compute(stream, facile, f, accesses, 3, n * computed_row_ns);
 }

@@ -31,6 +31,7 @@ struct stub_access {
     const void *at;
     size_t bytes;
     bool write;
+    bool host; // pinned memory, which goes from one thread to another by way of the worker
 };
 
 // What a command does, on its stream's thread. Not 0: the device's sticky error.

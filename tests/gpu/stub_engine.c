@@ -44,7 +44,8 @@ static int sticky;
 static uint32_t nstreams, naccesses;
 static struct access accesses[ACCESSES_MAX];
 static uint64_t engine_free_ns[STUB_NO_ENGINE], engine_busy_ns[STUB_NO_ENGINE], end_ns;
-static struct past drained;             // whole streams that were waited for, which all threads know
+static struct past drained; // whole streams that were waited for, which all threads know
+static struct past synced;  // what any thread has waited for
 static _Thread_local struct past known; // what the calling thread has waited for
 static _Thread_local uint64_t known_ns;
 
@@ -152,7 +153,8 @@ static void check_access(cuda_stream s, const struct stub_access *a)
     for (uint32_t i = 0; i < naccesses; i++) {
         const struct access *x = &accesses[i];
         bool meets = x->from < to && from < x->to;
-        bool before = x->command <= s->past.of[x->stream];
+        bool before =
+            x->command <= s->past.of[x->stream] || (a->host && x->command <= synced.of[x->stream]);
         if (meets && (x->write || a->write) && !before) {
             fprintf(stderr,
                     "stub: use before completion: %zu bytes at %p, %s on stream %u and %s on "
@@ -259,6 +261,7 @@ int engine_synchronize(cuda_event event)
     while (event->reached < number && !sticky)
         pthread_cond_wait(&changed, &lock);
     later(&known, &event->past);
+    later(&synced, &event->past);
     known_ns = max_ns(known_ns, event->virtual_ns);
     int e = sticky;
     pthread_mutex_unlock(&lock);

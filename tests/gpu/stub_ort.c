@@ -191,7 +191,7 @@ static OrtStatus *note(OrtIoBinding *binding, const OrtValue *value, bool write)
     if (s || t->naccesses == TENSORS_MAX)
         return s;
     // The models of the tests have elements of four bytes.
-    t->accesses[t->naccesses++] = (struct stub_access){data, elements * 4, write};
+    t->accesses[t->naccesses++] = (struct stub_access){data, elements * 4, write, false};
     t->rows = n ? dims[0] : 1;
     return NULL;
 }
