@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/gpu/stub_engine.h"
 #include "tests/stub_faults.h"
@@ -67,6 +68,12 @@ uint64_t stub_row_ns(void)
     return computed_row_ns;
 }
 
+static int gpus(void)
+{
+    const char *gone = getenv("SONIC_STUB_GONE");
+    return gone && access(gone, F_OK) == 0 ? 0 : (int)number("SONIC_STUB_GPUS", 1);
+}
+
 // ---- the machine --------------------------------------------------------------------------------
 
 int cudaDriverGetVersion(int *version)
@@ -84,14 +91,14 @@ int cudaRuntimeGetVersion(int *version)
 int cudaGetDeviceCount(int *n)
 {
     RETURN_FAULT();
-    *n = (int)number("SONIC_STUB_GPUS", 1);
+    *n = gpus();
     return *n ? 0 : 100;
 }
 
 int cudaSetDevice(int device)
 {
     RETURN_FAULT();
-    return device < (int)number("SONIC_STUB_GPUS", 1) ? 0 : 101;
+    return device < gpus() ? 0 : 101;
 }
 
 int cudaGetLastError(void)
