@@ -216,13 +216,13 @@ def test_a_gpu_that_falls_off_the_bus(stub, rows, tmp_path, monkeypatch):
 
 def test_a_lack_of_memory_halves_the_batch_once(stub, rows, tmp_path, monkeypatch):
     affine(stub)
-    monkeypatch.setenv("SONIC_STUB_FAULTS", "run@15=2,run@21=2")
+    monkeypatch.setenv("SONIC_STUB_FAULTS", "run@15=2")
     worker = stub.start_worker("g", "cuda")
     check(stub, rows, tmp_path, 999, "--batch", 7)
     assert "event=device_fault" not in worker.text()
 
 
-@pytest.mark.parametrize("fault, words", [("run@15+=2", "out of memory"), ("run@15+=5", "as it was asked to")])
+@pytest.mark.parametrize("fault, words", [("run@15+=2", "out of memory; GPU=0 (in two halves too: lower max_batch_size"), ("run@15+=5", "as it was asked to")])
 def test_rows_that_cannot_be_computed_fail_with_the_reason(stub, rows, tmp_path, monkeypatch, fault, words):
     """That request alone: the device is not to blame."""
     affine(stub)

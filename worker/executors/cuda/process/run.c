@@ -165,6 +165,11 @@ void device_run(struct device *d, uint32_t slot, const struct pipe_run *run, str
         if (outcome == DEVICE_OK)
             outcome = run_rows(&ask, half, run->rows - half);
     }
+    if (outcome == DEVICE_NO_MEMORY) {
+        size_t used = strlen(done->text);
+        snprintf(done->text + used, sizeof(done->text) - used,
+                 " (in two halves too: lower max_batch_size, or serve fewer models on this GPU)");
+    }
     if (outcome == DEVICE_OK)
         done->text[0] = '\0';
     done->outcome = outcome == DEVICE_OK       ? PIPE_OK
