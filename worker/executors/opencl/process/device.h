@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #include "worker/executors/opencl/bundle.h"
-#include "worker/executors/opencl/pipe.h"
+#include "worker/device/pipe.h"
 
 struct device {
     cl_platform_id platform;
