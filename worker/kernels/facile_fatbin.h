@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernel FACILE_KERNEL as the GPU's driver takes it (cuModuleLoadData). Only in a build that had
-// nvcc: there SONIC_FACILE_FATBIN is defined.
+// The kernel FACILE_KERNEL as the GPU's driver takes it (cuModuleLoadData). Only in a build that
+// had nvcc: there SONIC_FACILE_FATBIN is defined.
 #ifndef SONIC_WORKER_KERNELS_FACILE_FATBIN_H
 #define SONIC_WORKER_KERNELS_FACILE_FATBIN_H
 
