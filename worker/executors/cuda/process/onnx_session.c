@@ -71,13 +71,12 @@ static void load_companions(void)
         {"libcublasLt.so.13", "libcublasLt.so.12", NULL},
         {"libcublas.so.13", "libcublas.so.12", NULL},
         {"libcurand.so.10", NULL, NULL},
-        {"libcufft.so.12", "libcufft.so.11", NULL},
         {"libnvrtc.so.13", "libnvrtc.so.12", NULL},
         {"libcudnn.so.9", NULL, NULL},
     };
     char ignored[512];
     for (size_t i = 0; i < sizeof(companions) / sizeof(companions[0]); i++)
-        cuda_open_library("SONIC_CUDA_COMPANION", companions[i], true, ignored, sizeof(ignored));
+        cuda_open_library(NULL, companions[i], true, ignored, sizeof(ignored));
 }
 
 int onnx_start(char *why, size_t size)

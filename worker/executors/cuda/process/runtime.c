@@ -19,7 +19,7 @@ static const char *libraries(void)
 void *cuda_open_library(const char *name, const char *const *sonames, bool global, char *why,
                         size_t size)
 {
-    const char *only = getenv(name);
+    const char *only = name ? getenv(name) : NULL;
     int how = RTLD_NOW | (global ? RTLD_GLOBAL : RTLD_LOCAL);
     char path[4096];
     void *library = only && only[0] ? dlopen(only, how) : NULL;

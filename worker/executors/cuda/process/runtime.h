@@ -81,8 +81,8 @@ extern struct cuda_runtime cuda;
 // Loads both libraries. 0, or -ENOENT with words: which library is missing, and the way out.
 int cuda_load(char *why, size_t size);
 
-// A library that set-up brings: by `name` (of an environment variable) alone where it is set, else
-// by the first soname that the linker finds, else in set-up's folder. NULL with words.
+// A library that set-up brings: by `name` (of an environment variable, or NULL) alone where it is
+// set, else by the first soname that the linker finds, else in set-up's folder. NULL with words.
 void *cuda_open_library(const char *name, const char *const *sonames, bool global, char *why,
                         size_t size);
 
