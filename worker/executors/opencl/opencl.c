@@ -12,13 +12,18 @@
 #include "common/checked.h"
 #include "worker/executors/executors.h"
 #include "worker/executors/opencl/bundle.h"
-#include "worker/executors/opencl/child.h"
+#include "worker/device/child.h"
 #include "worker/executors/opencl/convert.h"
 
 // Two would hide the copies behind the kernel; four also a client that lags (fpga.md's servers).
 #define SLOTS 4u
 // Well under the broker's --lease, which would take the whole worker for hung.
 #define LIMIT_MS 20000
+
+static const struct child_kind CHILD = {
+    "sonic-device-opencl",
+    "SONIC was built without OpenCL (its headers and ICD loader were missing)",
+};
 
 struct executor_device {
     struct child *child;
@@ -77,7 +82,8 @@ static int open_device(const char *argument, struct executor_device **d, char *w
         return -ENOMEM;
     }
     device->slots = w.slots;
-    device->child = child_start(w.platform, w.device, w.slots, &rc, why, size);
+    device->child =
+        child_start(&CHILD, (const char *[]){w.platform, w.device, NULL}, w.slots, &rc, why, size);
     if (device->child)
         *d = device;
     else
@@ -175,7 +181,7 @@ static int load(struct executor_device *d, const struct model_entry *entry,
     if (rc == 0)
         rc = share_memory(m, why, size);
     if (rc == 0)
-        rc = child_load(d->child, m->number, entry->dir, m->memory_fd, &ready, why, size);
+        rc = child_load(d->child, m->number, entry, m->memory_fd, &ready, why, size);
     if (rc != 0) {
         unload(m);
         return rc;
@@ -290,7 +296,7 @@ static enum executor_outcome run_part(struct executor_model *m, uint32_t slot, u
 {
     struct child *child = m->device->child;
     uint8_t *memory = m->memory + slot * m->slot_bytes;
-    struct pipe_run run = {m->number, n};
+    struct pipe_run run = {m->number, n, 0};
     struct pipe_done done;
     uint64_t generation = child_hold(child);
     bool good = bring_in(m, memory, from, n, x);

@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #include "worker/executors/opencl/bundle.h"
-#include "worker/executors/opencl/pipe.h"
+#include "worker/device/pipe.h"
 
 struct xilinx;
 

@@ -3,12 +3,14 @@
 // pairs, one for control and one a slot, and tensors in memory that both map. Both ends are of one
 // build on one machine: nothing is versioned and nothing is checked twice.
 //
-// The device process is started as `sonic-device-opencl PLATFORM DEVICE SLOTS` with the control
-// socket as descriptor 3 and slot i's as 4 + i. It ends when the control socket closes.
-#ifndef SONIC_WORKER_EXECUTORS_OPENCL_PIPE_H
-#define SONIC_WORKER_EXECUTORS_OPENCL_PIPE_H
+// The device process is started as `sonic-device-KIND WHICH... SLOTS` with the control socket as
+// descriptor 3 and slot i's as 4 + i. It ends when the control socket closes.
+#ifndef SONIC_WORKER_DEVICE_PIPE_H
+#define SONIC_WORKER_DEVICE_PIPE_H
 
 #include <stdint.h>
+
+#include "common/model_config.h"
 
 #define PIPE_CONTROL 3
 #define PIPE_SLOT 4
@@ -30,21 +32,27 @@ struct pipe_ready {
 struct pipe_load {
     uint32_t model; // a number of the worker's
     char version_dir[4096];
+    struct model_config config; // as the worker has read it
 };
 
-// On a slot's socket: run the plan over `rows` rows that lie in the slot's part of the memory.
+// On a slot's socket: run the model over `rows` rows that lie in the slot's part of the memory.
 struct pipe_run {
     uint32_t model, rows;
+    uint32_t place; // of the results, where the memory has more places than slots
 };
 
-enum pipe_outcome { PIPE_OK, PIPE_FAILED };
+enum pipe_outcome {
+    PIPE_OK,
+    PIPE_REFUSED, // these rows cannot be run; the device is fine
+    PIPE_FAILED,  // the device process is to be ended
+};
 
 struct pipe_done {
     int32_t outcome; // enum pipe_outcome
     // From the device's own events: host to device, kernels, device to host, and how long the
     // device had been idle before.
     uint64_t write_ns, kernel_ns, read_ns, idle_ns;
-    char text[PIPE_TEXT]; // platform, device, kernel, step and what went wrong
+    char text[PIPE_TEXT]; // device, model or kernel, step and what went wrong
 };
 
 #endif

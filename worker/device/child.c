@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "worker/executors/opencl/child.h"
+#include "worker/device/child.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +18,7 @@
 #include "common/log.h"
 #include "worker/executor.h"
 
-#define PROGRAM "sonic-device-opencl"
+#define WORDS_MAX 3u // before the number of slots
 // Opening a device and building a program take seconds; a reconfiguration of a board more.
 #define START_MS 120000
 #define LOAD_MS 600000
@@ -32,7 +32,9 @@ struct loaded {
 };
 
 struct child {
-    char program[4096], platform[128], device[128], name[128], slots_text[16];
+    const struct child_kind *kind;
+    char program[4096], words[WORDS_MAX][128], name[128], slots_text[16];
+    uint32_t nwords;
     uint32_t slots, nloaded;
     uint64_t memory_bytes;
     // Whoever runs something holds it shared; whoever starts the process again, alone.
@@ -52,16 +54,17 @@ struct child {
 
 // ---- the process --------------------------------------------------------------------------------
 
-static bool find_program(char *path, size_t size)
+// Beside this program.
+static bool find_program(const char *name, char *path, size_t size)
 {
-    ssize_t n = readlink("/proc/self/exe", path, size - sizeof(PROGRAM) - 1);
+    ssize_t n = readlink("/proc/self/exe", path, size - strlen(name) - 2);
     if (n <= 0)
         return false;
     path[n] = '\0';
     char *slash = strrchr(path, '/');
     if (!slash)
         return false;
-    memcpy(slash + 1, PROGRAM, sizeof(PROGRAM));
+    strcpy(slash + 1, name);
     return access(path, X_OK) == 0;
 }
 
@@ -118,8 +121,11 @@ static bool receive(int fd, void *packet, size_t size, int limit_ms)
 static int spawn(struct child *c, char *why, size_t size)
 {
     int ours[PIPE_SLOTS_MAX + 1], theirs[PIPE_SLOTS_MAX + 1];
-    char *const args[] = {c->program, c->platform, c->device, c->slots_text, NULL};
+    char *args[WORDS_MAX + 3] = {c->program};
     struct pipe_ready ready;
+    for (uint32_t i = 0; i < c->nwords; i++)
+        args[1 + i] = c->words[i];
+    args[1 + c->nwords] = c->slots_text;
     if (!make_pairs(c->slots + 1, ours, theirs)) {
         snprintf(why, size, "cannot open sockets: %s", strerror(errno));
         return -EMFILE;
@@ -231,7 +237,7 @@ static int start_again(struct child *c, char *why, size_t size)
     return rc;
 }
 
-int child_load(struct child *c, uint32_t model, const char *version_dir, int memory,
+int child_load(struct child *c, uint32_t model, const struct model_entry *entry, int memory,
                struct pipe_ready *ready, char *why, size_t size)
 {
     struct loaded *l = &c->loaded[c->nloaded];
@@ -241,7 +247,8 @@ int child_load(struct child *c, uint32_t model, const char *version_dir, int mem
         return -ENOSPC;
     }
     l->load.model = model;
-    snprintf(l->load.version_dir, sizeof(l->load.version_dir), "%s", version_dir);
+    l->load.config = entry->config;
+    snprintf(l->load.version_dir, sizeof(l->load.version_dir), "%s", entry->dir);
     l->memory = memory;
     int rc = load_now(c, l, ready, why, size);
     if (rc == 0) {
@@ -355,7 +362,7 @@ bool child_run(struct child *c, uint32_t slot, const struct pipe_run *run, int l
     bool answered = send(c->fds[slot], run, sizeof(*run), MSG_NOSIGNAL) == sizeof(*run) &&
                     receive(c->fds[slot], done, sizeof(*done), limit_ms);
     uint64_t took_us = clock_now_us() - start_us;
-    if (answered && done->outcome == PIPE_OK) {
+    if (answered && done->outcome != PIPE_FAILED) {
         account(c, done);
         return true;
     }
@@ -368,8 +375,8 @@ bool child_run(struct child *c, uint32_t slot, const struct pipe_run *run, int l
 
 // ---- life ---------------------------------------------------------------------------------------
 
-struct child *child_start(const char *platform, const char *device, uint32_t slots, int *rc,
-                          char *why, size_t size)
+struct child *child_start(const struct child_kind *kind, const char *const *words, uint32_t slots,
+                          int *rc, char *why, size_t size)
 {
     struct child *c = calloc(1, sizeof(*c) + PIPE_MODELS_MAX * sizeof(c->loaded[0]));
     *rc = -ENOMEM;
@@ -381,17 +388,16 @@ struct child *child_start(const char *platform, const char *device, uint32_t slo
     memset(c->fds, 0xff, sizeof(c->fds));
     pthread_mutex_init(&c->lock, NULL);
     pthread_rwlock_init(&c->life, NULL);
-    snprintf(c->platform, sizeof(c->platform), "%s", platform);
-    snprintf(c->device, sizeof(c->device), "%s", device);
+    c->kind = kind;
+    for (; c->nwords < WORDS_MAX && words[c->nwords]; c->nwords++)
+        snprintf(c->words[c->nwords], sizeof(c->words[0]), "%s", words[c->nwords]);
     snprintf(c->slots_text, sizeof(c->slots_text), "%u", slots);
     c->slots = slots;
-    if (find_program(c->program, sizeof(c->program))) {
+    if (find_program(kind->program, c->program, sizeof(c->program))) {
         *rc = spawn(c, why, size);
     } else {
         *rc = -ENOENT;
-        snprintf(why, size,
-                 PROGRAM " is not beside this program: SONIC was built without OpenCL (its headers "
-                         "and ICD loader were missing)");
+        snprintf(why, size, "%s is not beside this program: %s", kind->program, kind->absent);
     }
     if (*rc == 0)
         return c;
