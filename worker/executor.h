@@ -15,6 +15,7 @@
 
 #include "common/model_repository.h"
 #include "common/tensor.h"
+#include "worker/device/sensors.h"
 
 struct executor_device; // an opened device, private to its executor
 struct executor_model;  // a model loaded on a device, private to its executor
@@ -53,11 +54,13 @@ struct execution {
     char error[512];
 };
 
-// What a device says of itself, since it was opened, by its own clock.
+// What a device says of itself: since it was opened, by its own clock; and what its driver says
+// now.
 struct device_usage {
     uint64_t write_us, kernel_us, read_us; // inputs to it, executions, results from it
     uint64_t idle_us;                      // between executions
     uint32_t faults;                       // times that it failed and was started again
+    struct device_sensors sensors;
 };
 
 enum executor_outcome {

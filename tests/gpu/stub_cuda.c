@@ -95,6 +95,13 @@ int cudaGetDeviceCount(int *n)
     return *n ? 0 : 100;
 }
 
+int cudaDeviceGetPCIBusId(char *bus, int size, int device)
+{
+    RETURN_FAULT();
+    snprintf(bus, (size_t)size, "0000:%02x:00.0", 0x65 + device);
+    return 0;
+}
+
 int cudaSetDevice(int device)
 {
     RETURN_FAULT();
@@ -137,6 +144,13 @@ int cuDeviceGetName(char *name, int size, int device)
     (void)device;
     snprintf(name, (size_t)size, "Stub GPU");
     return 0;
+}
+
+int cuDeviceGetUuid_v2(unsigned char *uuid, int device)
+{
+    for (int i = 0; i < 16; i++)
+        uuid[i] = (unsigned char)(i * 0x11 + device);
+    return stub_fault(__func__);
 }
 
 int cuGetErrorName(int error, const char **name)

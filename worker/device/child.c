@@ -25,6 +25,10 @@
 // So many faults in so long are no accident any more.
 #define FAULTS_MAX 5u
 #define FAULTS_WITHIN_US 600000000u
+// What sensors said is no news after so long: the driver hangs, or the process.
+#define SENSED_WITHIN_US 5000000u
+// Sockets beside the slots'.
+#define OTHERS ((uint32_t)(PIPE_SLOT - PIPE_CONTROL))
 
 struct loaded {
     struct pipe_load load;
@@ -40,7 +44,7 @@ struct child {
     // Whoever runs something holds it shared; whoever starts the process again, alone.
     pthread_rwlock_t life;
     uint64_t generation; // of the process; changed under `lock` too
-    int control, fds[PIPE_SLOTS_MAX];
+    int control, sensors_fd, fds[PIPE_SLOTS_MAX];
     bool lost;
     uint64_t faults_us[FAULTS_MAX]; // the last ones, a ring
     pthread_mutex_t lock;           // of what is below
@@ -48,6 +52,8 @@ struct child {
     pid_t pid;
     bool ended; // killed; the rest follows under `life`
     uint64_t write_ns, kernel_ns, read_ns, idle_ns;
+    struct device_sensors sensors;
+    uint64_t sensed_us;
     char reason[PIPE_TEXT];
     struct loaded loaded[]; // of PIPE_MODELS_MAX
 };
@@ -72,11 +78,11 @@ static bool find_program(const char *name, char *path, size_t size)
 // places, by way of numbers above all of them.
 static void become_device(const struct child *c, const int *theirs, char *const *args)
 {
-    int high[PIPE_SLOTS_MAX + 1];
+    int high[PIPE_SLOTS_MAX + OTHERS];
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    for (uint32_t i = 0; i <= c->slots; i++)
+    for (uint32_t i = 0; i < c->slots + OTHERS; i++)
         high[i] = fcntl(theirs[i], F_DUPFD_CLOEXEC, 256);
-    for (uint32_t i = 0; i <= c->slots; i++)
+    for (uint32_t i = 0; i < c->slots + OTHERS; i++)
         if (high[i] < 0 || dup2(high[i], PIPE_CONTROL + (int)i) < 0)
             _exit(127);
     execv(c->program, args);
@@ -90,7 +96,7 @@ static void close_all(int *fds, uint32_t n)
             close(fds[i]);
 }
 
-// The pairs' first ends are ours: control, then slots.
+// The pairs' first ends are ours: control, sensors, then slots.
 static bool make_pairs(uint32_t n, int *ours, int *theirs)
 {
     for (uint32_t i = 0; i < n; i++) {
@@ -120,22 +126,23 @@ static bool receive(int fd, void *packet, size_t size, int limit_ms)
 
 static int spawn(struct child *c, char *why, size_t size)
 {
-    int ours[PIPE_SLOTS_MAX + 1], theirs[PIPE_SLOTS_MAX + 1];
+    int ours[PIPE_SLOTS_MAX + OTHERS], theirs[PIPE_SLOTS_MAX + OTHERS];
     char *args[WORDS_MAX + 3] = {c->program};
     struct pipe_ready ready;
     for (uint32_t i = 0; i < c->nwords; i++)
         args[1 + i] = c->words[i];
     args[1 + c->nwords] = c->slots_text;
-    if (!make_pairs(c->slots + 1, ours, theirs)) {
+    if (!make_pairs(c->slots + OTHERS, ours, theirs)) {
         snprintf(why, size, "cannot open sockets: %s", strerror(errno));
         return -EMFILE;
     }
     pid_t pid = fork();
     if (pid == 0)
         become_device(c, theirs, args);
-    close_all(theirs, c->slots + 1);
+    close_all(theirs, c->slots + OTHERS);
     c->control = ours[0];
-    memcpy(c->fds, ours + 1, c->slots * sizeof(int));
+    c->sensors_fd = ours[PIPE_SENSORS - PIPE_CONTROL];
+    memcpy(c->fds, ours + OTHERS, c->slots * sizeof(int));
     pthread_mutex_lock(&c->lock);
     c->pid = pid;
     c->ended = false;
@@ -184,10 +191,10 @@ static void reap(struct child *c, char *how, size_t size)
                  strsignal(WTERMSIG(status)));
     else if (how && pid > 0 && !killed)
         snprintf(how, size, "it left with status %d", WEXITSTATUS(status));
-    if (c->control >= 0)
-        close(c->control);
+    close_all(&c->control, 1);
+    close_all(&c->sensors_fd, 1);
     close_all(c->fds, c->slots);
-    c->control = -1;
+    c->control = c->sensors_fd = -1;
     memset(c->fds, 0xff, sizeof(c->fds));
 }
 
@@ -330,14 +337,32 @@ static void account(struct child *c, const struct pipe_done *done)
     pthread_mutex_unlock(&c->lock);
 }
 
+// The newest of what has come. Not while the process is started again, which takes long.
+static void take_sensors(struct child *c)
+{
+    struct device_sensors s;
+    if (pthread_rwlock_tryrdlock(&c->life) != 0)
+        return;
+    while (c->sensors_fd >= 0 &&
+           recv(c->sensors_fd, &s, sizeof(s), MSG_DONTWAIT) == (ssize_t)sizeof(s)) {
+        c->sensors = s;
+        c->sensed_us = clock_now_us();
+    }
+    pthread_rwlock_unlock(&c->life);
+}
+
 void child_usage(struct child *c, struct device_usage *usage)
 {
     pthread_mutex_lock(&c->lock);
+    take_sensors(c);
+    if (clock_now_us() - c->sensed_us > SENSED_WITHIN_US)
+        c->sensors.known = 0;
     *usage = (struct device_usage){.write_us = c->write_ns / 1000,
                                    .kernel_us = c->kernel_ns / 1000,
                                    .read_us = c->read_ns / 1000,
                                    .idle_us = c->idle_ns / 1000,
-                                   .faults = c->nfaults};
+                                   .faults = c->nfaults,
+                                   .sensors = c->sensors};
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -384,7 +409,7 @@ struct child *child_start(const struct child_kind *kind, const char *const *word
         snprintf(why, size, "out of memory");
         return NULL;
     }
-    c->control = -1;
+    c->control = c->sensors_fd = -1;
     memset(c->fds, 0xff, sizeof(c->fds));
     pthread_mutex_init(&c->lock, NULL);
     pthread_rwlock_init(&c->life, NULL);

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // What worker and device process say to each other: packets of these structs over SOCK_SEQPACKET
-// pairs, one for control and one a slot, and tensors in memory that both map. Both ends are of one
-// build on one machine: nothing is versioned and nothing is checked twice.
+// pairs, one for control, one for what the device's sensors say and one a slot, and tensors in
+// memory that both map. Both ends are of one build on one machine: nothing is versioned and nothing
+// is checked twice.
 //
 // The device process is started as `sonic-device-KIND WHICH... SLOTS` with the control socket as
-// descriptor 3 and slot i's as 4 + i. It ends when the control socket closes.
+// descriptor 3, the sensors' as 4 and slot i's as 5 + i. It ends when the control socket closes.
 #ifndef SONIC_WORKER_DEVICE_PIPE_H
 #define SONIC_WORKER_DEVICE_PIPE_H
 
 #include <stdint.h>
 
 #include "common/model_config.h"
+#include "worker/device/sensors.h"
 
 #define PIPE_CONTROL 3
-#define PIPE_SLOT 4
+#define PIPE_SENSORS 4 // struct device_sensors, about once a second; nothing goes the other way
+#define PIPE_SLOT 5
 #define PIPE_SLOTS_MAX 64u
 #define PIPE_MODELS_MAX 256u
 #define PIPE_TEXT 512u

@@ -34,11 +34,28 @@ static void *slot_main(void *user)
     return NULL; // the worker has gone: so does the process, by the control socket
 }
 
+// What the worker does not take in time is lost: the next is newer.
+static void *sensors_main(void *user)
+{
+    const struct serve_device *d = user;
+    struct device_sensors s;
+    bool go_on = true;
+    while (go_on) {
+        sleep(1); // first of all: a process that only looks what is there says nothing
+        s = (struct device_sensors){.known = 0};
+        go_on = d->sense(&s);
+        send(PIPE_SENSORS, &s, sizeof(s), MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
+    return NULL;
+}
+
 static bool start_threads(const struct serve_device *d, uint32_t n)
 {
     static struct slot_thread slots[PIPE_SLOTS_MAX];
+    pthread_t thread;
+    if (d->sense && pthread_create(&thread, NULL, sensors_main, (void *)(uintptr_t)d) != 0)
+        return false;
     for (uint32_t i = 0; i < n; i++) {
-        pthread_t thread;
         slots[i] = (struct slot_thread){d, i};
         if (pthread_create(&thread, NULL, slot_main, &slots[i]) != 0)
             return false;

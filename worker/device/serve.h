@@ -4,6 +4,7 @@
 #ifndef SONIC_WORKER_DEVICE_SERVE_H
 #define SONIC_WORKER_DEVICE_SERVE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "worker/device/pipe.h"
@@ -15,6 +16,9 @@ struct serve_device {
     void (*load)(const struct pipe_load *load, int memory, struct pipe_ready *ready);
     // By the slot's thread. Fills in the answer.
     void (*run)(uint32_t slot, const struct pipe_run *run, struct pipe_done *done);
+    // By a thread of its own, once a second; false: it will say nothing any more. NULL: it has
+    // none.
+    bool (*sense)(struct device_sensors *s);
 };
 
 // First thing in main: interrupts are meant for the worker, which then ends this process.

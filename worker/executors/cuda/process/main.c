@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "worker/device/serve.h"
 #include "worker/executors/cuda/process/device.h"
+#include "worker/executors/cuda/process/nvml.h"
 
 static struct device device;
 
@@ -27,9 +28,29 @@ static void run(uint32_t slot, const struct pipe_run *rows, struct pipe_done *do
     device_run(&device, slot, rows, done);
 }
 
+// Whatever is wrong with NVML, the GPU computes as well without.
+static bool sense(struct device_sensors *s)
+{
+    static struct nvml *nvml;
+    unsigned char uuid[NVML_UUID_BYTES] = {0};
+    char why[512] = "", bus[32] = "";
+    int handle = 0;
+    if (!nvml) {
+        if (cuda.cuDeviceGet(&handle, device.ordinal) == CUDA_OK)
+            cuda.cuDeviceGetUuid_v2(uuid, handle);
+        cuda.cudaDeviceGetPCIBusId(bus, sizeof(bus), device.ordinal);
+        nvml = nvml_open(uuid, bus, why, sizeof(why));
+    }
+    if (nvml && nvml_read(nvml, s, why, sizeof(why)) == 0)
+        return true;
+    log_warn("no_sensors", "device=\"%s\" why=\"%s\"", device.name, why);
+    return false;
+}
+
 int main(int argc, char **argv)
 {
-    static const struct serve_device served = {.enter = enter, .load = load, .run = run};
+    static const struct serve_device served = {
+        .enter = enter, .load = load, .run = run, .sense = sense};
     struct pipe_ready ready = {0};
     if (argc != 3) {
         fprintf(stderr, "sonic-device-cuda: is started by sonic-worker --device cuda\n");

@@ -19,6 +19,7 @@ typedef struct CUevent_st *cuda_event;
     X(cudaDriverGetVersion, (int *version))                                                        \
     X(cudaRuntimeGetVersion, (int *version))                                                       \
     X(cudaGetDeviceCount, (int *n))                                                                \
+    X(cudaDeviceGetPCIBusId, (char *bus, int size, int device))                                    \
     X(cudaSetDevice, (int device))                                                                 \
     X(cudaGetLastError, (void))                                                                    \
     X(cudaMemGetInfo, (size_t * free, size_t * total))                                             \
@@ -42,6 +43,7 @@ typedef struct CUevent_st *cuda_event;
     X(cuInit, (unsigned flags))                                                                    \
     X(cuDeviceGet, (int *device, int ordinal))                                                     \
     X(cuDeviceGetName, (char *name, int size, int device))                                         \
+    X(cuDeviceGetUuid_v2, (unsigned char *uuid, int device))                                       \
     X(cuGetErrorName, (int error, const char **name))                                              \
     X(cuModuleLoadData, (void **module, const void *image))                                        \
     X(cuModuleUnload, (void *module))                                                              \
