@@ -32,6 +32,7 @@ static int choose(struct device *d, const char *which, char *why, size_t size)
     bool uuid = which[0] && (which[0] < '0' || which[0] > '9');
     const char *allowed = getenv("CUDA_VISIBLE_DEVICES");
     d->ordinal = uuid ? 0 : atoi(which);
+    d->gpu = uuid ? -1 : d->ordinal;
     snprintf(d->name, sizeof(d->name), "GPU %s", which[0] ? which : "0");
     if (!uuid)
         return 0;
