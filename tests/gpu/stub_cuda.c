@@ -36,7 +36,7 @@ static unsigned long number(const char *name, unsigned long otherwise)
     return text && text[0] ? strtoul(text, NULL, 10) : otherwise;
 }
 
-static void slow(const char *what)
+void stub_slow(const char *what)
 {
     const char *path = getenv("SONIC_STUB_REPORT");
     FILE *file = path ? fopen(path, "a") : NULL;
@@ -108,9 +108,24 @@ int cudaSetDevice(int device)
     return device < gpus() ? 0 : 101;
 }
 
+static _Thread_local int last_error;
+
+void stub_leave_error(int e)
+{
+    last_error = e;
+}
+
+int stub_peek_error(void)
+{
+    return last_error;
+}
+
 int cudaGetLastError(void)
 {
-    return engine_sticky();
+    int e = engine_sticky();
+    e = e ? e : last_error;
+    last_error = 0;
+    return e;
 }
 
 const char *cudaGetErrorName(int e)
@@ -175,7 +190,7 @@ int cudaMemGetInfo(size_t *left, size_t *all)
 int cudaMalloc(void **memory, size_t bytes)
 {
     RETURN_FAULT();
-    slow(__func__);
+    stub_slow(__func__);
     size_t left, all;
     cudaMemGetInfo(&left, &all);
     char *at =
@@ -194,7 +209,7 @@ int cudaMalloc(void **memory, size_t bytes)
 int cudaFree(void *memory)
 {
     RETURN_FAULT();
-    slow(__func__);
+    stub_slow(__func__);
     if (!memory)
         return 0;
     size_t bytes;
@@ -208,14 +223,14 @@ int cudaFree(void *memory)
 int cudaHostRegister(void *memory, size_t bytes, unsigned flags)
 {
     RETURN_FAULT();
-    slow(__func__);
+    stub_slow(__func__);
     return ((uintptr_t)memory | bytes) % 4096 == 0 && flags == CUDA_HOST_PORTABLE ? 0 : 1;
 }
 
 int cudaHostUnregister(void *memory)
 {
     RETURN_FAULT();
-    slow(__func__);
+    stub_slow(__func__);
     return memory ? 0 : 1;
 }
 
@@ -268,14 +283,14 @@ int cudaMemsetAsync(void *memory, int byte, size_t bytes, cuda_stream stream)
 int cudaStreamCreateWithFlags(cuda_stream *stream, unsigned flags)
 {
     RETURN_FAULT();
-    slow(__func__);
+    stub_slow(__func__);
     return flags == CUDA_STREAM_NON_BLOCKING ? engine_stream_new(stream) : 1;
 }
 
 int cudaStreamDestroy(cuda_stream stream)
 {
     RETURN_FAULT();
-    slow(__func__);
+    stub_slow(__func__);
     return stream ? 0 : 1;
 }
 
@@ -288,21 +303,21 @@ int cudaStreamWaitEvent(cuda_stream stream, cuda_event event, unsigned flags)
 int cudaStreamSynchronize(cuda_stream stream)
 {
     RETURN_FAULT();
-    slow(__func__);
+    stub_slow(__func__);
     return engine_drain(stream);
 }
 
 int cudaEventCreateWithFlags(cuda_event *event, unsigned flags)
 {
     RETURN_FAULT();
-    slow(__func__);
+    stub_slow(__func__);
     return flags == CUDA_EVENT_BLOCKING_SYNC ? engine_event_new(event) : 1;
 }
 
 int cudaEventDestroy(cuda_event event)
 {
     RETURN_FAULT();
-    slow(__func__);
+    stub_slow(__func__);
     free(event);
     return 0;
 }

@@ -38,6 +38,9 @@ struct stub_access {
 // What a command does, on its stream's thread. Not 0: the device's sticky error.
 typedef int (*stub_work)(void *user);
 
+// An error of the calling thread that cudaGetLastError clears, as a provider's call leaves it.
+STUB_API void stub_leave_error(int e);
+STUB_API int stub_peek_error(void);
 // Queues a computation over `n` ranges of memory that takes `virtual_ns`. Returns an error number.
 STUB_API int stub_compute(cuda_stream stream, stub_work work, void *user,
                           const struct stub_access *accesses, size_t n, uint64_t virtual_ns);
@@ -50,6 +53,7 @@ STUB_API uint64_t stub_timeline_end_ns(void);
 STUB_API uint64_t stub_timeline_busy_ns(enum stub_engine engine);
 // Allocations and waits for whole streams so far, and allocations that were not freed.
 STUB_API uint32_t stub_slow_calls(void);
+STUB_API void stub_slow(const char *what);
 STUB_API uint32_t stub_allocations(void);
 
 #endif

@@ -60,6 +60,7 @@ static void report(const char *key, const char *value)
 static OrtStatus *fault(const char *step)
 {
     int e = stub_fault(step);
+    stub_leave_error(e);
     if (e == 2)
         return real->CreateStatus(ORT_FAIL, "CUDA failure 2: out of memory; GPU=0");
     return e ? real->CreateStatus(ORT_FAIL, "the stub fails as it was asked to") : NULL;
@@ -225,6 +226,8 @@ static OrtStatus *ORT_API_CALL run(OrtSession *session, const OrtRunOptions *opt
                                    const OrtIoBinding *binding)
 {
     struct thing *t = thing_of(binding);
+    if (stub_peek_error()) // kernels look for it after their launch
+        return real->CreateStatus(ORT_FAIL, "CUDA failure of an earlier call");
     OrtStatus *s = fault("run");
     if (s)
         return s;

@@ -234,6 +234,17 @@ def test_rows_that_cannot_be_computed_fail_with_the_reason(stub, rows, tmp_path,
     assert worker.alive() and "event=device_fault" not in worker.text()
 
 
+def test_rows_after_those_that_cannot_be_computed(stub, rows, tmp_path, monkeypatch):
+    """What a run leaves in CUDA's last error is not the next one's."""
+    affine(stub)
+    monkeypatch.setenv("SONIC_STUB_FAULTS", "run@13=5")
+    stub.start_worker("g", "cuda:0:1")
+    source, _ = rows(7, dims=(3,))
+    done = stub.submit("affine", source, tmp_path / "no.npy", "--batch", 7)
+    assert done.returncode != 0 and "as it was asked to" in done.stderr, done.stderr
+    check(stub, rows, tmp_path, 99, "--batch", 7)
+
+
 # ---- not starting -------------------------------------------------------------------------------
 
 

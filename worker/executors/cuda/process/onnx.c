@@ -132,10 +132,8 @@ static enum device_outcome queue(struct device_model *m, uint32_t lane, uint32_t
         onnx_api->RunWithBinding(o->sessions[lane], options, *binding_at(m, lane, slot, bucket));
     if (onnx_ok(s, "ONNX Runtime", why, size) == 0)
         return DEVICE_OK;
-    if (!onnx_is_no_memory(why))
-        return DEVICE_REFUSED;
-    cuda.cudaGetLastError(); // or the next call would report it again
-    return DEVICE_NO_MEMORY;
+    cuda.cudaGetLastError(); // or the next run would take it for its own
+    return onnx_is_no_memory(why) ? DEVICE_NO_MEMORY : DEVICE_REFUSED;
 }
 
 // Every shape once on every lane, so that nobody waits for a first time: memory is reserved,

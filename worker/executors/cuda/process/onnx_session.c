@@ -112,8 +112,11 @@ int onnx_start(char *why, size_t size)
 
 bool onnx_is_no_memory(const char *words)
 {
-    static const char *const signs[] = {"out of memory", "Failed to allocate memory",
-                                        "STATUS_ALLOC_FAILED", "cudaErrorMemoryAllocation"};
+    // The third is an arena's that sonic_cuda_memory_mib bounds.
+    static const char *const signs[] = {
+        "out of memory",       "Failed to allocate memory", "is smaller than requested bytes",
+        "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED",         "cudaErrorMemoryAllocation",
+    };
     for (size_t i = 0; i < sizeof(signs) / sizeof(signs[0]); i++)
         if (strstr(words, signs[i]))
             return true;
