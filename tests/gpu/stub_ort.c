@@ -32,6 +32,8 @@ static struct thing {
     struct stub_access accesses[TENSORS_MAX]; // of bindings
     size_t naccesses;
     int64_t rows;
+    bool graphs, captured; // of options and sessions
+    pthread_t capturer;
 } things[THINGS_MAX];
 
 static struct thing *thing_of(const void *key)
@@ -121,6 +123,8 @@ static OrtStatus *ORT_API_CALL update_cuda(OrtCUDAProviderOptionsV2 *options,
         if (!strstr(known, word))
             return real->CreateStatus(ORT_INVALID_ARGUMENT, keys[i]);
         report(keys[i], values[i]);
+        if (strcmp(keys[i], "enable_cuda_graph") == 0)
+            ((struct thing *)options)->graphs = values[i][0] == '1';
     }
     return NULL;
 }
@@ -138,6 +142,7 @@ static OrtStatus *ORT_API_CALL append_cuda(OrtSessionOptions *options,
                                            const OrtCUDAProviderOptionsV2 *cuda_options)
 {
     thing_of(options)->stream = ((const struct thing *)cuda_options)->stream;
+    thing_of(options)->graphs = ((const struct thing *)cuda_options)->graphs;
     return NULL;
 }
 
@@ -152,8 +157,10 @@ static OrtStatus *ORT_API_CALL create_session(const OrtEnv *env, const char *pat
 {
     OrtStatus *s = fault("session");
     s = s ? s : real->CreateSession(env, path, options, out);
-    if (!s)
+    if (!s) {
         thing_of(*out)->stream = thing_of(options)->stream;
+        thing_of(*out)->graphs = thing_of(options)->graphs;
+    }
     return s;
 }
 
@@ -222,6 +229,20 @@ static int run_now(void *user)
     return 719; // cudaErrorLaunchFailure
 }
 
+// The provider has a context for each thread that runs, which a session with graphs never gives to
+// another: a graph is captured, and memory reserved for it, on every thread anew.
+static void capture(struct thing *session)
+{
+    pthread_t self = pthread_self();
+    pthread_mutex_lock(&lock);
+    bool known = session->captured && pthread_equal(session->capturer, self);
+    session->captured = true;
+    session->capturer = self;
+    pthread_mutex_unlock(&lock);
+    if (!known)
+        stub_slow("capture of graphs");
+}
+
 static OrtStatus *ORT_API_CALL run(OrtSession *session, const OrtRunOptions *options,
                                    const OrtIoBinding *binding)
 {
@@ -231,6 +252,8 @@ static OrtStatus *ORT_API_CALL run(OrtSession *session, const OrtRunOptions *opt
     OrtStatus *s = fault("run");
     if (s)
         return s;
+    if (thing_of(session)->graphs)
+        capture(thing_of(session));
     (void)options; // the provider runs without waiting, as they ask
     int e = stub_compute(thing_of(session)->stream, run_now, (void *)(uintptr_t)binding,
                          t->accesses, t->naccesses, (uint64_t)t->rows * stub_row_ns());

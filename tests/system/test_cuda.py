@@ -166,6 +166,17 @@ def test_settings_reach_the_provider(stub):
         assert f"option {line}\n" in report, report
 
 
+def test_graphs_are_captured_at_load(stub, rows, tmp_path):
+    affine(stub, extra=parameter("sonic_cuda_graphs", "1") + parameter("sonic_cuda_buckets", "8,64")
+           + "instance_group [ { kind: KIND_GPU count: 2 } ]\n")
+    stub.start_worker("g", "cuda:0:8")
+    before = slow_calls(stub)
+    assert before.count("capture of graphs") == 2
+    for n in (1, 8, 37):
+        check(stub, rows, tmp_path, 999, "--batch", n)
+    assert slow_calls(stub) == before
+
+
 # ---- one fault ----------------------------------------------------------------------------------
 
 # Twelve runs and a kernel each warm the model up; copies are the batches'.
