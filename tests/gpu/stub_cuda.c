@@ -70,7 +70,9 @@ uint64_t stub_row_ns(void)
 
 static int gpus(void)
 {
-    const char *gone = getenv("SONIC_STUB_GONE");
+    const char *gone = getenv("SONIC_STUB_GONE"), *visible = getenv("CUDA_VISIBLE_DEVICES");
+    if (visible && !visible[0])
+        return 0;
     return gone && access(gone, F_OK) == 0 ? 0 : (int)number("SONIC_STUB_GPUS", 1);
 }
 
