@@ -156,6 +156,20 @@ def test_a_gpu_by_its_uuid(stub, rows, tmp_path, monkeypatch):
     check(stub, rows, tmp_path, 99)
 
 
+def test_a_gpu_by_its_uuid_among_those_of_the_job(stub, rows, tmp_path, monkeypatch):
+    """A batch system has given them by their numbers, or none."""
+    affine(stub)
+    monkeypatch.setenv("SONIC_STUB_GPUS", "2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    uuid = "GPU-01122334-4556-6778-899a-abbccddeef00"
+    assert "GPU-ffff is not among the GPUs of this job: CUDA_VISIBLE_DEVICES is 4,7" in refusal(stub, device="cuda:GPU-ffff")
+    worker = stub.start_worker("g", f"cuda:{uuid}")
+    assert 'device="Stub GPU (GPU 1)"' in worker.text()
+    check(stub, rows, tmp_path, 99)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "CUDA shows no GPU (CUDA_VISIBLE_DEVICES is )" in refusal(stub, device=f"cuda:{uuid}")
+
+
 def test_settings_reach_the_provider(stub):
     settings = {"tf32": "1", "cudnn_search": "EXHAUSTIVE", "memory_mib": "100", "graphs": "1", "buckets": "8,64"}
     affine(stub, extra="".join(parameter(f"sonic_cuda_{k}", v) for k, v in settings.items()))
@@ -317,6 +331,7 @@ def test_an_argument_that_makes_no_sense(stub):
         (parameter("sonic_cuda_tf32", "yes"), 'sonic_cuda_tf32 is "yes"; possible are 0 1'),
         (parameter("sonic_cuda_provider", "rocm"), "possible are cuda tensorrt"),
         (parameter("sonic_cuda_provider", "tensorrt"), "the stub has no TensorRT"),
+        (parameter("sonic_cuda_provider", "tensorrt") + parameter("sonic_cuda_graphs", "1"), "TensorRT keeps one graph"),
         (parameter("sonic_cuda_memory_mib", "0"), 'sonic_cuda_memory_mib is "0"'),
         (parameter("sonic_cuda_model", "../x.onnx"), "without a path"),
         (parameter("sonic_cuda_model", "fp16.onnx"), "1/fp16.onnx: No such file"),

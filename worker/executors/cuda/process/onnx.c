@@ -157,6 +157,13 @@ static enum device_outcome queue(struct device_model *m, uint32_t lane, uint32_t
     return onnx_is_no_memory(why) ? DEVICE_NO_MEMORY : DEVICE_REFUSED;
 }
 
+// The largest first: the others then find their memory there. The smallest next: TensorRT builds an
+// engine anew for a shape beyond those that it has met, which takes minutes.
+static uint32_t warm_up_order(const struct buckets *b, uint32_t i)
+{
+    return i == 0 ? b->n - 1 : i - 1;
+}
+
 // Every shape once on every lane, so that nobody waits for a first time: memory is reserved,
 // algorithms are chosen, graphs captured.
 static int warm_up(struct device_model *m, char *why, size_t size)
@@ -164,8 +171,7 @@ static int warm_up(struct device_model *m, char *why, size_t size)
     const struct onnx_model *o = m->compute_data;
     uint32_t slots = o->settings.graphs ? m->layout.slots : 1;
     for (uint32_t i = 0; i < m->lanes.n * slots * o->buckets.n; i++) {
-        // From the largest down: smaller ones then find their memory there.
-        uint32_t bucket = o->buckets.n - 1 - i % o->buckets.n;
+        uint32_t bucket = warm_up_order(&o->buckets, i % o->buckets.n);
         uint32_t slot = i / o->buckets.n % slots, lane = i / o->buckets.n / slots;
         char reason[400];
         enum device_outcome outcome =

@@ -160,9 +160,8 @@ static OrtStatus *add_tensorrt(OrtSessionOptions *options, const struct device_m
 {
     char device[16];
     const char *keys[] = {"device_id", "trt_engine_cache_enable", "trt_engine_cache_path",
-                          "trt_fp16_enable", "trt_cuda_graph_enable"};
-    const char *values[] = {device, o->engines[0] ? "1" : "0", o->engines, o->fp16 ? "1" : "0",
-                            o->graphs ? "1" : "0"};
+                          "trt_fp16_enable"};
+    const char *values[] = {device, o->engines[0] ? "1" : "0", o->engines, o->fp16 ? "1" : "0"};
     OrtTensorRTProviderOptionsV2 *trt = NULL;
     snprintf(device, sizeof(device), "%d", m->device->ordinal);
     OrtStatus *s = onnx_api->CreateTensorRTProviderOptions(&trt);
