@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/gpu/stub_cuda.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -222,18 +223,51 @@ int cudaFree(void *memory)
     return 0;
 }
 
+#define PINNED_MAX 64u
+
+static struct range {
+    const char *from, *to;
+} pinned[PINNED_MAX];
+static uint32_t npinned;
+static pthread_mutex_t pinned_lock = PTHREAD_MUTEX_INITIALIZER;
+
 int cudaHostRegister(void *memory, size_t bytes, unsigned flags)
 {
     RETURN_FAULT();
     stub_slow(__func__);
-    return ((uintptr_t)memory | bytes) % 4096 == 0 && flags == CUDA_HOST_PORTABLE ? 0 : 1;
+    if (((uintptr_t)memory | bytes) % 4096 != 0 || flags != CUDA_HOST_PORTABLE)
+        return 1;
+    pthread_mutex_lock(&pinned_lock);
+    if (npinned == PINNED_MAX)
+        abort();
+    pinned[npinned++] = (struct range){memory, (char *)memory + bytes};
+    pthread_mutex_unlock(&pinned_lock);
+    return 0;
 }
 
 int cudaHostUnregister(void *memory)
 {
     RETURN_FAULT();
     stub_slow(__func__);
-    return memory ? 0 : 1;
+    pthread_mutex_lock(&pinned_lock);
+    uint32_t i = 0;
+    while (i < npinned && pinned[i].from != memory)
+        i++;
+    bool known = i < npinned;
+    if (known)
+        pinned[i] = pinned[--npinned];
+    pthread_mutex_unlock(&pinned_lock);
+    return known ? 0 : 1;
+}
+
+static bool is_pinned(const char *at, size_t bytes)
+{
+    bool inside = false;
+    pthread_mutex_lock(&pinned_lock);
+    for (uint32_t i = 0; i < npinned && !inside; i++)
+        inside = pinned[i].from <= at && at + bytes <= pinned[i].to;
+    pthread_mutex_unlock(&pinned_lock);
+    return inside;
 }
 
 struct move {
@@ -270,6 +304,8 @@ static int submit_move(struct move value, cuda_stream stream, enum stub_engine e
 int cudaMemcpyAsync(void *to, const void *from, size_t bytes, int kind, cuda_stream stream)
 {
     RETURN_FAULT();
+    if (!is_pinned(kind == CUDA_TO_DEVICE ? from : to, bytes))
+        stub_slow("cudaMemcpyAsync of memory that is not pinned"); // CUDA waits for it
     return submit_move((struct move){to, from, bytes, 0}, stream,
                        kind == CUDA_TO_DEVICE ? STUB_COPY_IN : STUB_COPY_OUT);
 }

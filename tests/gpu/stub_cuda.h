@@ -6,11 +6,11 @@
 //
 // The steps of SONIC_STUB_FAULTS (stub_faults.h) are CUDA functions and
 //     copy, kernel    one of that kind, on its stream: the number is the device's sticky error
-// SONIC_STUB_REPORT=FILE gets a line for each call that allocates, frees or waits for all of a
-// stream, and none for others. SONIC_STUB_DELAY_US: each command takes so long at least.
-// SONIC_STUB_GPUS, SONIC_STUB_MIB: how many GPUs, of which memory. SONIC_STUB_GONE=FILE: none while
-// that file is there. SONIC_STUB_DRIVER: its CUDA
-// version (12040); 0: there is none.
+// SONIC_STUB_REPORT=FILE gets a line for each call that allocates, frees, waits for all of a stream
+// or copies from or to memory that is not pinned, and none for others. SONIC_STUB_DELAY_US: each
+// command takes so long at least. SONIC_STUB_GPUS, SONIC_STUB_MIB: how many GPUs, of which memory.
+// SONIC_STUB_GONE=FILE: none while that file is there. SONIC_STUB_DRIVER: its CUDA version (12040);
+// 0: there is none.
 //
 // The timeline: each command also has a virtual begin and end. Copies in, copies out and computing
 // are one engine each, a command begins when its engine, its stream, the events that the stream

@@ -10,6 +10,8 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 
 from conftest import ROOT, WORKER, real_model, run_direct, wait_until
@@ -168,6 +170,25 @@ def test_a_gpu_by_its_uuid_among_those_of_the_job(stub, rows, tmp_path, monkeypa
     check(stub, rows, tmp_path, 99)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert "CUDA shows no GPU (CUDA_VISIBLE_DEVICES is )" in refusal(stub, device=f"cuda:{uuid}")
+
+
+def test_the_variant_that_a_config_names(stub, rows, tmp_path):
+    """A file that computes in FP16, with inputs and outputs as declared; three times x tells it from model.onnx."""
+    folder = UNIT_MODELS / "affine" / "1"
+    affine(stub, extra=parameter("sonic_cuda_model", "fp16.onnx"))
+    (stub.models / "affine" / "1").unlink()
+    (stub.models / "affine" / "1").mkdir()
+    (stub.models / "affine" / "1" / "model.onnx").symlink_to(folder / "model.onnx")
+    onnx.save(onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        half (float[batch, 3] x) => (float[batch, 3] y) <float three = {3}> {
+            h = Cast<to = 10>(x)
+            t = Cast<to = 10>(three)
+            p = Mul(h, t)
+            y = Cast<to = 1>(p)
+        }"""), stub.models / "affine" / "1" / "fp16.onnx")
+    stub.start_worker("g", "cuda")
+    source, array = rows(99, dims=(3,))
+    np.testing.assert_allclose(result(stub, "affine", source, tmp_path, "--batch", 7), 3 * array, rtol=2e-3, atol=1e-3)
 
 
 def test_settings_reach_the_provider(stub):
