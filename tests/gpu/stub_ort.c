@@ -4,9 +4,10 @@
 // stream that the session was given, and happens when the stub's GPU comes to it; the shapes,
 // bindings and values are checked by the real library.
 //
-// Steps of SONIC_STUB_FAULTS: session (opening one), run (queueing one): 2 is a lack of memory,
-// another number another failure. SONIC_STUB_CPU_NODES=TEXT: the log says that this node has no
-// implementation on the GPU. SONIC_STUB_REPORT=FILE gets a line for each provider option.
+// Steps of SONIC_STUB_FAULTS: provider (naming it), session (opening one), run (queueing one): 2 is
+// a lack of memory, another number another failure. SONIC_STUB_CPU_NODES=TEXT: the log says that
+// this node has no implementation on the GPU. SONIC_STUB_REPORT=FILE gets a line for each provider
+// option.
 #include <dlfcn.h>
 #include <onnxruntime_c_api.h>
 #include <pthread.h>
@@ -64,7 +65,7 @@ static OrtStatus *fault(const char *step)
     int e = stub_fault(step);
     stub_leave_error(e);
     if (e == 2)
-        return real->CreateStatus(ORT_FAIL, "CUDA failure 2: out of memory; GPU=0");
+        return real->CreateStatus(ORT_FAIL, "CUDA failure 2: out of memory; GPU=0\n");
     return e ? real->CreateStatus(ORT_FAIL, "the stub fails as it was asked to") : NULL;
 }
 
@@ -141,6 +142,9 @@ static OrtStatus *ORT_API_CALL update_cuda_value(OrtCUDAProviderOptionsV2 *optio
 static OrtStatus *ORT_API_CALL append_cuda(OrtSessionOptions *options,
                                            const OrtCUDAProviderOptionsV2 *cuda_options)
 {
+    OrtStatus *s = fault("provider");
+    if (s)
+        return s;
     thing_of(options)->stream = ((const struct thing *)cuda_options)->stream;
     thing_of(options)->graphs = ((const struct thing *)cuda_options)->graphs;
     return NULL;

@@ -306,6 +306,7 @@ def test_rows_after_those_that_cannot_be_computed(stub, rows, tmp_path, monkeypa
         ({"SONIC_STUB_GPUS": "2"}, "cuda:2", ["no GPU 2: CUDA shows 2, 0 to 1"]),
         ({"SONIC_STUB_FAULTS": "cudaSetDevice=46"}, "cuda", [GPU, "is busy", "nvidia-smi -c DEFAULT"]),
         ({"SONIC_STUB_FAULTS": "cudaHostRegister=2"}, "cuda", [GPU, "pinning", "locked memory"]),
+        ({"SONIC_STUB_FAULTS": "provider=5"}, "cuda", [GPU, "model affine: ONNX Runtime refuses the GPU", "--cuda", "as it was asked to"]),
         ({"SONIC_STUB_FAULTS": "session=2"}, "cuda", ["model.onnx", "out of memory"]),
         ({"SONIC_STUB_FAULTS": "run@5=2"}, "cuda", [GPU, "does not execute", "out of memory", "lower max_batch_size"]),
         ({"SONIC_STUB_FAULTS": "session=abort"}, "cuda", [GPU, "failed while it loaded", "it died of signal 6"]),

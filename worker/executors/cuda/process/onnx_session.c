@@ -196,14 +196,16 @@ int onnx_open_session(const struct device_model *m, const struct onnx_settings *
                       cuda_stream stream, OrtSession **session, char *why, size_t size)
 {
     OrtSessionOptions *options = NULL;
+    char refused[400];
+    snprintf(refused, sizeof(refused),
+             "%s: model %s: ONNX Runtime refuses the GPU or its options (deploy/setup.sh --cuda "
+             "installs the libraries that it wants)",
+             m->device->name, m->config.name);
     memset(&on_cpu, 0, sizeof(on_cpu));
     OrtStatus *s = onnx_api->CreateSessionOptions(&options);
     if (!s)
         s = set_options(options, m, o, stream);
-    int rc = onnx_ok(s,
-                     "ONNX Runtime refuses the GPU or its options (deploy/setup.sh --cuda "
-                     "installs the libraries that it wants)",
-                     why, size);
+    int rc = onnx_ok(s, refused, why, size);
     if (rc == 0)
         rc = onnx_ok(onnx_api->CreateSession(env, path, options, session), path, why, size);
     if (options)
