@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -265,6 +266,61 @@ static void every_number_of_rows_gives_its_results(void **state)
     close_bench(&b);
 }
 
+// As the process's threads do: each has a slot, all share the lanes.
+struct user {
+    struct bench *bench;
+    uint32_t slot, wrong;
+    pthread_t thread;
+};
+
+static void *use_slot(void *user)
+{
+    struct user *u = user;
+    struct bench *b = u->bench;
+    for (uint32_t k = 1; k <= ROWS; k++) {
+        struct pipe_run run = {0, k, u->slot};
+        struct pipe_done done;
+        for (uint32_t i = 0; i < 3 * k; i++)
+            input(b, u->slot)[i] = (float)(u->slot * 1000 + k + i);
+        device_run(&b->device, u->slot, &run, &done);
+        for (uint32_t i = 0; i < 3 * k; i++)
+            u->wrong += output(b, u->slot)[i] != 2 * (float)(u->slot * 1000 + k + i) + 1;
+        u->wrong += done.outcome != PIPE_OK;
+    }
+    return NULL;
+}
+
+static void check_threads(const char *extra)
+{
+    static struct bench b;
+    struct user users[SLOTS];
+    open_bench(&b, extra);
+    uint32_t slow = stub_slow_calls();
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        users[i] = (struct user){&b, i, 0, 0};
+        assert_int_equal(pthread_create(&users[i].thread, NULL, use_slot, &users[i]), 0);
+    }
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        pthread_join(users[i].thread, NULL);
+        assert_int_equal(users[i].wrong, 0);
+    }
+    assert_int_equal(stub_slow_calls(), slow);
+    close_bench(&b);
+}
+
+static void slots_run_at_once(void **state)
+{
+    (void)state;
+    check_threads("instance_group [ { kind: KIND_GPU count: 2 } ]");
+}
+
+static void graphs_are_one_threads_alone(void **state)
+{
+    (void)state;
+    check_threads("instance_group [ { kind: KIND_GPU count: 2 } ]\n"
+                  "parameters { key: \"sonic_cuda_graphs\" value { string_value: \"1\" } }");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -277,6 +333,8 @@ int main(void)
         cmocka_unit_test(lanes_share_the_copy_engines),
         cmocka_unit_test(lanes_are_of_the_groups_that_name_this_gpu),
         cmocka_unit_test(every_number_of_rows_gives_its_results),
+        cmocka_unit_test(slots_run_at_once),
+        cmocka_unit_test(graphs_are_one_threads_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
