@@ -101,9 +101,8 @@ static void a_lack_of_memory_is_told_from_other_failures(void **state)
 {
     static const char *const lacks[] = {
         "CUDA failure 2: out of memory ; GPU=0 ; hostname=h ; expr=cudaMalloc(&p, size);",
-        "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 256",
-        "BFCArena::AllocateRawInternal Available memory of 0 is smaller than requested bytes of "
-        "256",
+        "BFCArena: Failed to allocate memory for requested buffer of size 256",
+        "BFCArena: Available memory of 0 is smaller than requested bytes of 256",
         "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
         "CUDNN failure 4008: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ; GPU=0",
     };
