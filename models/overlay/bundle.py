@@ -12,7 +12,9 @@ KERNELS = Path(__file__).resolve().parents[2] / "worker" / "kernels"
 ALIGN = 64
 GROUPS = 64  # every kernel shares its work among any number of groups
 COLUMNS_MAX = 4096  # of an input, as the manifest's reader has it
-OPTIONS = "-cl-std=CL1.2"
+# Tile sizes as docs/decisions/int8-kernels.md has measured them.
+PROGRAMS = (("Portable Computing Language", "-DTILE_K=4608"),
+            ("Intel(R)", "-DPAIRS -DTILE_PIXELS=3 -DTILE_K=2304"), ("", ""))
 
 
 def files(plan, rows, name):
@@ -37,8 +39,7 @@ def manifest(plan, lowering, rows, name):
     lines = [f"# {name} in integers of {plan.bits} bits, compiled by models/overlay; do not edit.",
              f"# {len(lowering.launches)} launches; values of {values} bytes in buffers of {together}.",
              f"rows: {rows}",
-             f'program {{ platform: "Intel(R) FPGA" source: "overlay.cl" options: "{OPTIONS} -DPAIRS" }}',
-             f'program {{ source: "overlay.cl" options: "{OPTIONS}" }}', 'weights: "weights.bin"']
+             *(source(*entry) for entry in PROGRAMS), 'weights: "weights.bin"']
     elements = plan.place.size
     lines.append(buffer(INPUT_BUFFER, "INPUT", elements * plan.bits // 8 * rows))
     offset = 0
@@ -55,6 +56,11 @@ def manifest(plan, lowering, rows, name):
         args = " ".join(argument(a, where) for a in launch.args)
         lines.append(f'launch {{ kernel: "{launch.kernel}" {args} global {{ size: {GROUPS} }} local: 1 }}')
     return "\n".join([*lines, ""])
+
+
+def source(platform, tiles):
+    where = f'platform: "{platform}" ' if platform else ""
+    return f'program {{ {where}source: "overlay.cl" options: "{" ".join(["-cl-std=CL1.2", tiles]).strip()}" }}'
 
 
 def buffer(name, use, size, rest=""):

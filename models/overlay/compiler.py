@@ -20,7 +20,7 @@ class Recipe:
 
 
 RECIPES = {"resnet50": Recipe(16, 4, 24, 24), "deepcalo": Recipe(16, 32, 768, 512),
-           "emtrkmichel": Recipe(16, 128, 768, 512)}
+           "emtrkmichel": Recipe(16, 32, 768, 512)}
 SEED_CALIBRATE, SEED_COMPARE = 50, 51  # streams of their own beside those that made the weights
 
 
