@@ -40,6 +40,7 @@ struct broker_counts {
     uint64_t bad_requests, bad_results, unknown_models;
     uint64_t unknown_peers, wrong_epoch, version_refused;
     uint64_t held_back, peers_lost, peers_cut;
+    uint64_t questions_dropped;
     uint64_t slabs_taken, slabs_refused;
     uint64_t in_place; // dispatches of inputs that stayed where they are
 };
@@ -59,6 +60,8 @@ struct broker {
     uint64_t refusals_left;   // to peers that we do not know, this second
     uint64_t complaints_left; // the same, about garbage
     uint64_t refusals_until_us;
+    int64_t reply_bytes_left; // to questions, which need no session
+    uint64_t reply_refill_us;
     struct peer *blocked; // with messages held back
     struct wire_decoder *decoder;
     struct message *message;

@@ -228,10 +228,32 @@ static void take_submit(struct broker *b, struct peer *p, const struct wire_mess
 
 // ---- questions ----------------------------------------------------------------------------------
 
+// Who asks needs no session and is charged for nothing, and may never read: together they get this
+// much, and after a pause at most the second. A status has 4 KB, a model in the list some 100 B.
+#define REPLY_BYTES_PER_S (4 << 20)
+#define REPLY_BYTES_MAX (16 << 20)
+#define REPLY_MODEL_BYTES 128
+
+static bool may_reply(struct broker *b)
+{
+    while (b->now_us >= b->reply_refill_us) {
+        bool first = b->reply_refill_us == 0;
+        b->reply_bytes_left += first ? REPLY_BYTES_MAX : REPLY_BYTES_PER_S;
+        b->reply_refill_us = first ? b->now_us + 1000000 : b->reply_refill_us + 1000000;
+        if (b->reply_bytes_left >= REPLY_BYTES_MAX) {
+            b->reply_bytes_left = REPLY_BYTES_MAX;
+            b->reply_refill_us = b->now_us + 1000000;
+        }
+    }
+    b->counts.questions_dropped += b->reply_bytes_left <= 0;
+    return b->reply_bytes_left > 0;
+}
+
 static void reply_text(struct broker *b, uint64_t id, enum sonic_status status, const char *text)
 {
     struct wire_reply fields = {.id = id, .status = (uint8_t)status};
     size_t len = strlen(text);
+    b->reply_bytes_left -= (int64_t)len;
     struct tensor whole = {.dtype = SONIC_UINT8, .ndim = 1, .dims = {len}, .bytes = len};
     wire_begin_reply(b->header, &fields);
     payload_pack(b->payload, &whole, text);
@@ -246,6 +268,7 @@ static void reply_models(struct broker *b, uint64_t id)
     wire_begin_catalog(b->header, &fields);
     for (size_t i = 0; (model = catalog_at(b->catalog, i)) != NULL; i++) {
         model_config_to_catalog(model, &item);
+        b->reply_bytes_left -= REPLY_MODEL_BYTES;
         if (!wire_add_catalog(b->header, &item)) {
             outbox_reply(b, PEER_CLIENT);
             wire_begin_catalog(b->header, &fields);
@@ -280,6 +303,8 @@ static void reply_placement(struct broker *b, uint64_t id)
 static void take_query(struct broker *b, const struct wire_query *query)
 {
     char *text;
+    if (!may_reply(b))
+        return;
     switch (query->what) {
     case WIRE_QUERY_STATUS:
         text = status_text(b);

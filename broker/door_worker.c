@@ -193,14 +193,19 @@ static void leave_when_empty(struct broker *b, struct peer *p)
 
 static void note_usage(struct peer *p, const struct wire_heartbeat *m)
 {
-    if (!p->usage && (m->kernel_us || m->faults))
+    if (!p->usage && (m->kernel_us || m->faults || m->sensors))
         p->usage = malloc(sizeof(*p->usage));
     if (p->usage)
         *p->usage = (struct peer_device){.write_us = m->write_us,
                                          .kernel_us = m->kernel_us,
                                          .read_us = m->read_us,
                                          .idle_us = m->idle_us,
-                                         .faults = m->faults};
+                                         .faults = m->faults,
+                                         .sensors = m->sensors,
+                                         .busy_percent = m->busy_percent,
+                                         .power_mw = m->power_mw,
+                                         .temperature_c = m->temperature_c,
+                                         .memory_used_bytes = m->memory_used_bytes};
 }
 
 // The worker stays, so that people see why; it leaves with its connection.

@@ -241,8 +241,8 @@ static void drain_client(struct broker *b, struct peer *p)
 void outbox_drain(struct broker *b)
 {
     void *user;
-    if (b->blocked)
-        flush_blocked(b);
+    // Before anything is sent: a peer whose link has gone is forgotten there, and would be freed
+    // twice.
     while (farm_next_dead_worker(b->farm, &user)) {
         struct peer *p = user;
         log_warn("worker_lost", "worker=%s why=\"silent, or its leases made no progress\"",
@@ -250,6 +250,8 @@ void outbox_drain(struct broker *b)
         p->id.worker = FARM_NONE; // the farm has closed it
         door_forget(b, p, true);
     }
+    if (b->blocked)
+        flush_blocked(b);
     while (farm_next_worker(b->farm, &user) != FARM_NONE)
         drain_worker(b, user);
     while (farm_next_client(b->farm, &user) != FARM_NONE)

@@ -26,6 +26,9 @@ struct outgoing {
 struct peer_device {
     uint64_t write_us, kernel_us, read_us, idle_us;
     uint32_t faults;
+    uint32_t sensors; // which of these its driver tells, as in HEARTBEAT
+    uint32_t busy_percent, power_mw, temperature_c;
+    uint64_t memory_used_bytes;
 };
 
 struct peer {

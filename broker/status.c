@@ -23,7 +23,8 @@ static void put_counts(const struct broker *b, FILE *out)
             c->unknown_peers, c->wrong_epoch, c->version_refused);
     fprintf(out, "held_back %" PRIu64 "\npeers_lost %" PRIu64 "\npeers_cut %" PRIu64 "\n",
             c->held_back, c->peers_lost, c->peers_cut);
-    fprintf(out, "turned_away %" PRIu64 "\n", limits_turned_away());
+    fprintf(out, "turned_away %" PRIu64 "\nquestions_dropped %" PRIu64 "\n", limits_turned_away(),
+            c->questions_dropped);
     fprintf(out, "slabs %u\nslabs_taken %" PRIu64 "\nslabs_refused %" PRIu64 "\n",
             slabs_count(b->slabs), c->slabs_taken, c->slabs_refused);
     fprintf(out, "in_place %" PRIu64 "\n", c->in_place);
@@ -65,7 +66,7 @@ static void put_devices(const struct broker *b, FILE *out)
     bool any = false;
     for (uint32_t i = 0; farm_worker_stats(b->farm, i, &w); i++) {
         const struct peer_device *u = ((const struct peer *)w.user)->usage;
-        if (!u)
+        if (!u || (!u->kernel_us && !u->faults))
             continue;
         if (!any)
             fprintf(out, "\n%-24s %10s %10s %10s %10s %7s %7s\n", "DEVICE", "write_s", "kernel_s",
@@ -76,6 +77,37 @@ static void put_devices(const struct broker *b, FILE *out)
                 (double)u->write_us / 1e6, (double)u->kernel_us / 1e6, (double)u->read_us / 1e6,
                 (double)u->idle_us / 1e6, span > 0 ? 100 * (double)u->kernel_us / span : 0,
                 u->faults);
+    }
+}
+
+// A value of a device's sensors, or "-": its driver does not tell it.
+static void put_sensor(FILE *out, bool known, double value, int digits)
+{
+    if (known)
+        fprintf(out, " %10.*f", digits, value);
+    else
+        fprintf(out, " %10s", "-");
+}
+
+// What devices' drivers say of them.
+static void put_sensors(const struct broker *b, FILE *out)
+{
+    struct farm_worker_stats w;
+    bool any = false;
+    for (uint32_t i = 0; farm_worker_stats(b->farm, i, &w); i++) {
+        const struct peer_device *u = ((const struct peer *)w.user)->usage;
+        if (!u || !u->sensors)
+            continue;
+        if (!any)
+            fprintf(out, "\n%-24s %10s %10s %10s %10s\n", "SENSORS", "busy_%", "used_MiB",
+                    "power_W", "temp_C");
+        any = true;
+        fprintf(out, "%-24s", w.name);
+        put_sensor(out, u->sensors & 1, u->busy_percent, 0);
+        put_sensor(out, u->sensors & 2, (double)u->memory_used_bytes / (1 << 20), 0);
+        put_sensor(out, u->sensors & 4, u->power_mw / 1e3, 1);
+        put_sensor(out, u->sensors & 8, u->temperature_c, 0);
+        fputc('\n', out);
     }
 }
 
@@ -123,6 +155,7 @@ char *status_text(struct broker *b)
     put_counts(b, out);
     put_tables(b, out);
     put_devices(b, out);
+    put_sensors(b, out);
     if (fclose(out) != 0) {
         free(text);
         return NULL;

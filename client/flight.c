@@ -113,15 +113,18 @@ static bool put_request(struct sonic *s, const struct window_request *r)
     return wire_add_submit(s->header, &item);
 }
 
-// Requests of one SUBMIT. A window that travels as one message makes client, broker and worker wait
-// for each other in turn; in several messages they overlap.
+// Requests of one SUBMIT, and the bytes after which none is added. A window that travels as one
+// message makes client, broker and worker wait for each other in turn; in several messages they
+// overlap.
 #define SUBMIT_ITEMS 128u
+#define SUBMIT_BYTES (4u << 20)
 
 // One SUBMIT to the model at the queue's head, as far as the window goes. False: nothing was sent.
 static bool send_submit(struct sonic *s)
 {
     struct window_request *r = window_next(s->window);
     struct window_counts counts;
+    uint64_t bytes = 0;
     if (!r)
         return false;
     window_counts(s->window, &counts);
@@ -130,8 +133,10 @@ static bool send_submit(struct sonic *s)
                                  .model = wire_str(r->model),
                                  .version = r->version};
     wire_begin_submit(s->header, &fields);
-    while (r && wire_header_items(s->header) < SUBMIT_ITEMS && put_request(s, r)) {
+    while (r && wire_header_items(s->header) < SUBMIT_ITEMS && bytes < SUBMIT_BYTES &&
+           put_request(s, r)) {
         struct window_request *also = window_also(s->window, r);
+        bytes += r->bytes;
         window_sent(s->window, r);
         r = also;
     }

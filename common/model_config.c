@@ -16,6 +16,29 @@ const char *model_config_parameter(const struct model_config *c, const char *key
     return NULL;
 }
 
+static bool names_gpu(const struct model_instances *g, int gpu)
+{
+    for (uint32_t i = 0; i < g->ngpus; i++)
+        if (gpu >= 0 && g->gpus[i] == (uint32_t)gpu)
+            return true;
+    return g->ngpus == 0 || gpu < 0;
+}
+
+uint32_t model_config_instances(const struct model_config *c, enum instance_kind kind, int gpu,
+                                uint32_t otherwise)
+{
+    uint32_t n = 0;
+    if (c->ngroups == 0)
+        return otherwise;
+    for (uint32_t i = 0; i < c->ngroups; i++) {
+        const struct model_instances *g = &c->groups[i];
+        if ((kind == INSTANCE_AUTO || g->kind == INSTANCE_AUTO || g->kind == kind) &&
+            names_gpu(g, gpu))
+            n += g->count ? g->count : otherwise;
+    }
+    return n;
+}
+
 // ---- requests and results against the declaration ----------------------------------------------
 
 bool model_row_fits(const struct tensor_spec *spec)

@@ -15,9 +15,13 @@
 // instance_group kinds of Triton, plus FPGA as SONIC's own.
 enum instance_kind { INSTANCE_AUTO, INSTANCE_CPU, INSTANCE_GPU, INSTANCE_FPGA };
 
+#define MODEL_GPUS_MAX 16
+
 struct model_instances {
     enum instance_kind kind;
     uint32_t count; // 0: the worker's own rule
+    uint32_t ngpus; // 0: on every GPU
+    uint32_t gpus[MODEL_GPUS_MAX];
 };
 
 struct model_parameter {
@@ -38,6 +42,7 @@ struct model_config {
     char name[SONIC_NAME_MAX + 1];
     uint32_t version;      // of the folder that version_policy selected
     char backend[32];      // "onnxruntime", "opencl", "null", "delay"
+    char file[128];        // default_model_filename, a name without a folder; "": model.onnx
     uint32_t batch_max;    // max_batch_size; 0: no batch dimension
     uint32_t default_rows; // parameters sonic_default_batch, else model_rows_that_fit
     uint64_t queue_delay_us;
@@ -64,6 +69,12 @@ struct model_config {
 
 // The value of parameters { key }, or NULL.
 const char *model_config_parameter(const struct model_config *c, const char *key);
+
+// How many instances its groups ask for on a device of this kind (INSTANCE_AUTO: one that takes
+// any), of this number among GPUs (-1: it has none): those without a count, and a model without
+// groups, `otherwise`. 0: no group is for such a device.
+uint32_t model_config_instances(const struct model_config *c, enum instance_kind kind, int gpu,
+                                uint32_t otherwise);
 
 // Checks a request's (or a result's) tensors against declared specs: count, dtype, rank, dims and
 // that all have the same number of rows, 1..batch_max. Sets *rows (1 for an unbatched model) and

@@ -187,12 +187,25 @@ static bool take_count(struct rules *r, place f, uint32_t i, void *into)
     return rules_u32(r, f, 4096, &((struct model_instances *)into)->count);
 }
 
+static bool take_gpu(struct rules *r, place f, uint32_t i, void *into)
+{
+    struct model_instances *g = into;
+    long long v = 0;
+    (void)i;
+    if (g->ngpus == MODEL_GPUS_MAX)
+        return rules_fail(r, f, "more than %u gpus in a group", MODEL_GPUS_MAX);
+    if (!rules_number(r, f, 0, INT32_MAX, &v))
+        return false;
+    g->gpus[g->ngpus++] = (uint32_t)v;
+    return true;
+}
+
 static bool take_group(struct rules *r, place f, uint32_t i, void *into)
 {
     static const struct rule table[] = {{"count", take_count, RULE_ONCE},
                                         {"kind", take_kind, RULE_ONCE},
                                         IGNORED("name"),
-                                        IGNORED("gpus"),
+                                        {"gpus", take_gpu, RULE_MANY},
                                         IGNORED("profile"),
                                         IGNORED("passive"),
                                         IGNORED("rate_limiter"),
@@ -471,6 +484,19 @@ static bool take_batch_max(struct rules *r, place f, uint32_t i, void *into)
     return rules_u32(r, f, MODEL_BATCH_MAX, &((struct draft *)into)->config->batch_max);
 }
 
+static bool take_file(struct rules *r, place f, uint32_t i, void *into)
+{
+    struct model_config *c = ((struct draft *)into)->config;
+    (void)i;
+    if (!rules_string(r, f, c->file, sizeof(c->file)))
+        return false;
+    return !strchr(c->file, '/') ||
+           rules_fail(r, f,
+                      "default_model_filename is \"%s\"; a file in the version's folder is "
+                      "wanted, without a path",
+                      c->file);
+}
+
 static const struct rule TOP[] = {{"name", take_name, RULE_ONCE},
                                   {"platform", take_platform, RULE_ONCE},
                                   {"backend", take_backend, RULE_ONCE},
@@ -481,7 +507,7 @@ static const struct rule TOP[] = {{"name", take_name, RULE_ONCE},
                                   {"dynamic_batching", take_batching, RULE_ONCE},
                                   {"version_policy", take_version_policy, RULE_ONCE},
                                   {"parameters", take_parameter, RULE_MANY},
-                                  IGNORED("default_model_filename"),
+                                  {"default_model_filename", take_file, RULE_ONCE},
                                   IGNORED("cc_model_filenames"),
                                   IGNORED("metric_tags"),
                                   IGNORED("model_warmup"),

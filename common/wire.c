@@ -330,7 +330,8 @@ static inline int header_write(struct wire_header *h, const void *data, size_t l
         h->overflow = true;
         return -1;
     }
-    memcpy(h->bytes + h->used, data, len);
+    if (len > 0) // an empty string may be nowhere
+        memcpy(h->bytes + h->used, data, len);
     h->used += len;
     return 0;
 }

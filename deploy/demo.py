@@ -4,13 +4,15 @@
 
     demo.py --build DIR
 
-Every output is then compared with what ONNX Runtime gives in one process on the same file. Inputs
-stay in DIR/demo; whatever was started is stopped, whichever way this ends. Exit status 0: all equal.
+Every output is then compared with what ONNX Runtime gives in one process on the same file. The same
+files then go to a farm whose one device is OpenCL's (PoCL on a machine without a board), which
+computes in fixed point: its outputs are held against the same direct run in the models' own terms.
+Inputs stay in DIR/demo; whatever was started is stopped, whichever way this ends. Exit status 0: all
+equal, and the OpenCL device close enough.
 """
 import argparse
 import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,12 +20,16 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parents[1]
 # About as long for each on two cores; FACILE: 100 events of 16,000 channels.
 JOBS = (("facile", 1_600_000), ("deepcalo", 4_000), ("emtrkmichel", 8_000), ("resnet50", 60))
 # The farm batches otherwise than the direct run, and sums of floats depend on the batch.
 RTOL, ATOL = 1e-4, 1e-5
-START_S, STOP_S = 60, 20
+# In fixed point: the mean difference of an energy, of its mean; the share of other choices of a class.
+ENERGY_OFF, CLASSES_OFF = 0.02, 0.03
+START_S, STOP_S = 120, 20
 
 
 def main():
@@ -35,9 +41,15 @@ def main():
     # A unix socket's path has 107 characters at most, so not under the build folder.
     with tempfile.TemporaryDirectory(prefix="sonic-demo-") as folder:
         run = Path(folder)
-        figures = run_farm(build, run, inputs)
+        figures = run_farm(build, run / "cpu", inputs)
         rows = [check(build, run, model, inputs[model], figures[model]) for model, _ in JOBS]
-    return report(rows)
+        status = report(rows)
+        bundled = [m for m, _ in JOBS if (build / "models" / m / "1" / "opencl" / "bundle.pbtxt").exists()]
+        if not (build / "worker" / "sonic-device-opencl").exists():
+            say("built without OpenCL: no farm with an OpenCL device")
+            return status
+        figures = run_farm(build, run / "opencl", {m: inputs[m] for m in bundled}, "--device", "opencl")
+        return report_opencl([agreement(run, m, figures[m]) for m in bundled]) or status
 
 
 def make_inputs(build):
@@ -52,18 +64,19 @@ def make_inputs(build):
     return paths
 
 
-def run_farm(build, run, inputs):
-    """Starts a farm, submits every file, stops the farm: {model: sonic-submit's figures}."""
+def run_farm(build, run, inputs, *args):
+    """Starts a farm in the folder run, submits every file, stops it: {model: sonic-submit's figures}."""
+    run.mkdir(mode=0o700)
     endpoint = f"ipc://{run}/client.sock"
     submit = build / "client" / "submit" / "sonic-submit"
-    command = [build / "deploy" / "farm" / "sonic-farm", "--models", build / "models", "--dir", run]
+    command = [build / "deploy" / "farm" / "sonic-farm", "--models", build / "models", "--dir", run, *args]
     with open(run / "farm.log", "wb") as log:
         farm = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         say(f"starting a farm: {' '.join(map(str, command))}")
         await_farm(farm, [submit, "status", "--broker", endpoint, "--timeout", "2"], run)
         figures = {}
-        for model, _ in JOBS:
+        for model in inputs:
             job = [submit, "--model", model, "--input", inputs[model], "--output", run / f"{model}.npy"]
             say(" ".join(map(str, job)))
             done = subprocess.run([*job, "--broker", endpoint, "--json"], stdin=subprocess.DEVNULL,
@@ -100,7 +113,7 @@ def stop(farm):
 def check(build, run, model, source, figures):
     """Runs the model directly and compares each output: the model's row of the table."""
     say(f"running {model} directly on the same file")
-    direct = run / f"direct-{model}"
+    direct = run / "direct" / model
     line = python("run_direct.py", "--model", model, "--repository", build / "models",
                   "--input", source, "--output-dir", direct)
     figures["direct_items_per_s"] = float(re.search(r"items_per_s=(\S+)", line)[1])
@@ -108,14 +121,53 @@ def check(build, run, model, source, figures):
     figures["verdicts"] = []
     wanted = sorted(direct.glob("*.npy"))
     for want in wanted:
-        names = [run / f"{model}.npy"] if len(wanted) == 1 else list(run.glob(f"{model}?{want.name}"))
-        if len(names) != 1:
-            fail(f"sonic-submit wrote no file for output {want.stem} of {model}", run)
-        done = subprocess.run([sys.executable, ROOT / "models" / "compare.py", names[0], want, "--rtol",
+        got = output_file(run / "cpu", model, want, len(wanted))
+        done = subprocess.run([sys.executable, ROOT / "models" / "compare.py", got, want, "--rtol",
                                str(RTOL), "--atol", str(ATOL)], stdout=subprocess.PIPE, text=True, check=False)
         figures["verdicts"].append((want.stem, done.returncode == 0, done.stdout.strip()))
-    shutil.rmtree(direct)
     return figures
+
+
+def output_file(farm, model, want, count):
+    """What sonic-submit named the output that the direct run has in the file want, one of count."""
+    names = [farm / f"{model}.npy"] if count == 1 else list(farm.glob(f"{model}?{want.name}"))
+    if len(names) != 1 or not names[0].exists():
+        fail(f"sonic-submit wrote no file for output {want.stem} of {model}", farm)
+    return names[0]
+
+
+def agreement(run, model, figures):
+    """How far fixed point is from the direct run of check(): the model's row of the second table."""
+    figures["model"] = model
+    figures["verdicts"] = []
+    wanted = sorted((run / "direct" / model).glob("*.npy"))
+    for want in wanted:
+        got, direct = np.load(output_file(run / "opencl", model, want, len(wanted))), np.load(want)
+        if got.shape != direct.shape:
+            fail(f"{model}: output {want.stem} is {got.shape}, not {direct.shape}", run / "opencl")
+        if direct.shape[1] == 1:
+            off, limit = np.abs(got - direct).mean() / np.abs(direct).mean(), ENERGY_OFF
+            words = f"{want.stem} {off:.2%} off in the mean"
+        else:
+            off, limit = (got.argmax(1) != direct.argmax(1)).mean(), CLASSES_OFF
+            words = f"{want.stem} same class in {1 - off:.1%}"
+        figures["verdicts"].append((words, bool(off < limit)))
+    return figures
+
+
+def report_opencl(rows):
+    """Prints the second table; returns the exit status."""
+    print(f"\n{'on OpenCL':<12} {'items':>10} {'items/s':>12} {'mean batch':>11} {'p50 ms':>8} {'p99 ms':>8}  "
+          "against the direct run")
+    close = True
+    for row in rows:
+        close = close and all(ok for _, ok in row["verdicts"])
+        print(f"{row['model']:<12} {row['items']:>10,} {row['items_per_s']:>12,.0f} {row['mean_batch']:>11,.1f} "
+              f"{row['p50_ms']:>8.2f} {row['p99_ms']:>8.2f}  "
+              + ", ".join(words + ("" if ok else " TOO FAR") for words, ok in row["verdicts"]))
+    print(f"\nfixed point {'stays' if close else 'DOES NOT STAY'} within {ENERGY_OFF:.0%} of the mean, and "
+          f"{CLASSES_OFF:.0%} of the classes")
+    return 0 if close else 1
 
 
 def report(rows):

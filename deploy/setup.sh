@@ -1,21 +1,23 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# setup.sh [build|demo|test|ci] [--fpga]: installs what that step needs and this machine lacks.
+# setup.sh [build|demo|test|ci] [--fpga] [--cuda]: installs what that step needs and this machine lacks.
 # Each step includes the ones before it. Distribution packages come by apt (sudo where not root);
 # everything else goes into .deps/ beside the sources: a Python venv, ONNX Runtime where the
 # distribution has none, and installed.txt, the record of what was added to the machine.
 # --fpga: also the vendors' OpenCL runtimes that need no board, for the tests: Intel's FPGA emulator
 # (500 MB, under Intel's licence, in .deps/fpga/intel), Xilinx' XRT, Oclgrind, and hls4ml.
+# --cuda: also what executes models on an NVIDIA GPU, in .deps/onnxruntime-gpu: ONNX Runtime with CUDA
+# (250 MB) and, where the machine has none, CUDA 13's libraries and cuDNN (1 GB, under NVIDIA's licences).
 # Environment: PYTHON  the interpreter for the venv (default: the distribution's python3).
 set -euo pipefail
 
-level='' fpga=''
+level='' extras=''
 for word in "$@"; do
     case $word in
     build | demo | test | ci) level=$word ;;
-    --fpga) fpga=fpga ;;
+    --fpga | --cuda) extras+=" ${word#--}" ;;
     *)
-        sed -n '3,9p' "$0" | cut -c3-
+        sed -n '3,11p' "$0" | cut -c3-
         exit 2
         ;;
     esac
@@ -27,7 +29,7 @@ demo) steps='build demo' ;;
 test) steps='build demo test' ;;
 ci) steps='build demo test ci' ;;
 esac
-steps+=" $fpga"
+steps+=$extras
 
 top=$(cd "$(dirname "$0")/.." && pwd)
 deps=$top/.deps
@@ -39,6 +41,7 @@ packages_build='gcc libc6-dev meson ninja-build pkg-config libzmq3-dev libczmq-d
 packages_demo='redis-server pocl-opencl-icd'
 packages_test=''
 packages_ci='clang libclang-rt-dev llvm clang-format'
+packages_cuda=''
 packages_fpga='g++ oclgrind pocl-opencl-icd libxrt1 libxrt-dev libxrt-utils'
 
 # ONNX Runtime, for distributions without libonnxruntime-dev. The library is the one inside the
@@ -66,6 +69,7 @@ main() {
         demo) install_python demo "$top/models/requirements.txt" ;;
         test) install_python test "$top/tests/requirements.txt" ;;
         fpga) install_fpga ;;
+        cuda) install_cuda ;;
         esac
     done
 }
@@ -411,6 +415,78 @@ install_hls4ml() {
     retry 'pip install' "$at/bin/python" -m pip install -q --disable-pip-version-check --only-binary :all: -r "$wanted" ||
         die "pip could not install ${wanted#"$top/"}" 'look at the network and the package index, then run this again'
     cp "$wanted" "$at/installed"
+}
+
+# --- NVIDIA GPUs ---------------------------------------------------------------------------------
+
+# One wheel for every Python here: of another Python's wheel the provider is another build.
+ort_gpu_wheel='onnxruntime-gpu==1.31.1'
+ort_gpu_python='--python-version 3.11 --implementation cp --platform manylinux_2_28_x86_64
+    --platform manylinux_2_27_x86_64 --platform manylinux2014_x86_64'
+ort_gpu_sha256='5104254339ecadae808da771bd0b63b240f0dbd466514234905e54372435c303  libonnxruntime.so.1.31.1
+d5290158115fa5569a3fe8f1f4037ee9b0e86658a96e52f852bbb7039aa88137  libonnxruntime_providers_cuda.so
+086ec1d5388f64153d9c63470d126693db9a182c8ce236d3a1119068471b8a0d  libonnxruntime_providers_shared.so
+1882ee49fdb0e6fc2d272b00cfaf9a3310bf8580a34385c0eec4d82014ea172e  libonnxruntime_providers_tensorrt.so'
+# What the provider links and loads of CUDA 13, and where to have it.
+cuda_libraries='libcudart.so.13 libcublas.so.13 libcublasLt.so.13 libcurand.so.10 libcudnn.so.9 libnvrtc.so.13'
+cuda_wheels='nvidia-cuda-runtime==13.0.96 nvidia-cublas==13.1.0.3 nvidia-curand==10.4.0.35
+    nvidia-cudnn-cu13==9.19.0.56 nvidia-cuda-nvrtc==13.0.88'
+
+install_cuda() {
+    local at=$deps/onnxruntime-gpu wheels=$ort_gpu_wheel known library
+    [ "$(uname -m)" = x86_64 ] || {
+        say 'ONNX Runtime with CUDA is there for x86_64 only: nothing is installed for GPUs'
+        return 0
+    }
+    known=$(ldconfig -p)
+    for library in $cuda_libraries; do
+        [[ $known == *"$library "* ]] || { wheels+=" $(echo $cuda_wheels)"; break; }
+    done
+    # A folder with CUDA's libraries serves a machine that has its own by now as well.
+    [[ $(cat "$at/version" 2>/dev/null) != "$wheels"* ]] || return 0
+    say "ONNX Runtime with CUDA, from the Python wheels $wheels"
+    rm -rf "$at.part"
+    mkdir -p "$at.part/wheels" "$at.part/lib"
+    trap 'rm -rf "$deps/onnxruntime-gpu.part"; unguard_policy' EXIT
+    # shellcheck disable=SC2086
+    retry 'the download' "$deps/venv/bin/python" -m pip download -q --disable-pip-version-check --no-deps \
+        --no-cache-dir --only-binary :all: $ort_gpu_python -d "$at.part/wheels" $wheels ||
+        die 'the wheels for GPUs could not be downloaded' 'look at the network and the package index, then run this again'
+    unpack_cuda "$at.part"
+    rm -rf "$at.part/wheels"
+    printf '%s\n' "$wheels" >"$at.part/version"
+    rm -rf "$at"
+    mv "$at.part" "$at"
+}
+
+# Shared libraries alone, and the licences; each wheel has its own idea of where they are.
+unpack_cuda() { # PREFIX
+    "$deps/venv/bin/python" - "$1" >>"$log" 2>&1 <<'PY' ||
+import glob, os, re, shutil, sys, zipfile
+prefix = sys.argv[1]
+library = re.compile(r"(onnxruntime/capi|nvidia/\w+/lib)/(lib[\w-]+\.so(\.[\d.]+)?)")
+licence = re.compile(r"(.*/)?(LICENSE|License|ThirdPartyNotices)[\w.]*")
+for path in glob.glob(prefix + "/wheels/*.whl"):
+    with zipfile.ZipFile(path) as wheel:
+        for member in wheel.namelist():
+            to = library.fullmatch(member)
+            if to:
+                to = f"lib/{to[2]}"
+            elif licence.fullmatch(member):
+                to = f"{os.path.basename(path).split('-')[0]}-{os.path.basename(member)}"
+            if to:
+                with wheel.open(member) as data, open(os.path.join(prefix, to), "wb") as out:
+                    shutil.copyfileobj(data, out)
+PY
+        die 'the wheels for GPUs cannot be unpacked' "look at the room below $deps, and run this again"
+    (cd "$1/lib" && echo "$ort_gpu_sha256" | sha256sum -c --quiet) >>"$log" 2>&1 ||
+        die "the wheel $ort_gpu_wheel is not the one that this version of SONIC was tested with" \
+            'run this again; if it stays so, the package index serves another build'
+    (cd "$1/lib" && chmod 755 lib* && ln -s libonnxruntime.so.?* libonnxruntime.so.1)
+    # It loads wherever it lies, GPU or not: what needs one is the provider.
+    "$deps/venv/bin/python" -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1]).OrtGetApiBase' \
+        "$1/lib/libonnxruntime.so.1" >>"$log" 2>&1 ||
+        die "$ort_gpu_wheel does not work on this machine" 'see the lines above'
 }
 
 main

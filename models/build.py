@@ -25,6 +25,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np  # noqa: E402
 
+import native  # noqa: E402
 import spatial  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
@@ -79,9 +80,12 @@ def build(name, folder, seed):
     if name == "facile":
         files, fixed_notes = spatial.bundle(model, seed)
         (folder / "1" / "opencl").mkdir(exist_ok=True)
-        for file, data in files.items():
-            write(folder / "1" / "opencl" / file, data)
-            paths.append(f"1/opencl/{file}")
+        (folder / "1" / "cuda").mkdir(exist_ok=True)
+        files = {f"1/opencl/{file}": data for file, data in files.items()}
+        files["1/cuda/facile.bin"] = native.weights(model, seed)
+        for path, data in files.items():
+            write(folder / path, data)
+            paths.append(path)
         notes += "\n" + fixed_notes
         write(folder / "resolution.txt", (notes + "\n").encode())
     record = {"model": name, "seed": seed, "sources": sources,
@@ -102,7 +106,7 @@ def source_hash(name):
     paths = [HERE / f for f in ("build.py", "graph.py", "inputs.py", f"{name}.py",
                                 "requirements.txt")] + [config_path(name)]
     if name == "facile":
-        paths.append(HERE / "spatial.py")
+        paths += [HERE / "native.py", HERE / "spatial.py"]
     whole = hashlib.sha256()
     for path in paths:
         whole.update(f"{path.name} {file_hash(path)}\n".encode())

@@ -5,7 +5,7 @@ From the ONNX model to an OpenCL C kernel with the weights as constants and its 
 (docs/bundle.md). Arithmetic is hls4ml's ap_fixed<16,6> with TRN and WRAP: every product is floored to
 10 fraction bits and wrapped to 16 bits before it is added, sums wrap. Batch norms are folded into
 the dense layers; each hidden unit is rescaled (ReLU is homogeneous) so that what it sums stays
-inside the type on generated channels; the output is in units of 32 GeV, so that 1,000 GeV fit.
+inside the type on generated channels, and so do its weights; the output is in units of 32 GeV, so that 1,000 GeV fit.
 
 A row is 32 int16 (64 B): ten numbers, scaled each by its own factor, seven of the depth code, and
 the |ieta| code as one number, by which the kernel looks its column of weights up.
@@ -25,6 +25,8 @@ IETA_AT = NUMBERS + DEPTHS  # in a stored row, and where the code begins in the 
 OUTPUT_UNIT_GEV = 32.0
 INPUT_MAX, HIDDEN_MAX = 24.0, 24.0  # of 32; what generated channels reach, with the room below
 INPUT_ROOM, HIDDEN_ROOM = 1.5, 1.25
+WEIGHT_MAX = 31.9  # of 32
+CHANNEL_DEPTH = 256  # rows: what memory may be late by
 SAMPLE_ROWS = 100_000
 BINS_GEV = (1, 3, 10, 30, 100, 500)
 
@@ -81,13 +83,19 @@ def quantise(model, seed):
     for i, (weight, bias) in enumerate(layers):
         before = activation @ weight + bias
         last = i == len(layers) - 1
-        out = 1 / OUTPUT_UNIT_GEV if last else HIDDEN_MAX / (np.abs(before).max(0) * HIDDEN_ROOM)
+        out = 1 / OUTPUT_UNIT_GEV if last else hidden_scale(before, undo[:, None] * weight, bias + add @ weight)
         weights.append(to_fixed(undo[:, None] * weight * out))
         biases.append(to_fixed((bias + add @ weight) * out))
         activation = before if last else np.maximum(before, 0)
         undo, add = 1 / np.atleast_1d(out), np.zeros(len(np.atleast_1d(out)))
     stored = (scale * ONE).astype(np.float32), (offset * ONE).astype(np.float32)
     return Fixed(weights, biases, *stored)
+
+
+def hidden_scale(sums, weight, bias):
+    """By what to multiply each unit: what it sums fills the type, and its weights fit into it too."""
+    reach = np.maximum(np.abs(sums).max(0) * HIDDEN_ROOM / HIDDEN_MAX, np.abs(bias) / WEIGHT_MAX)
+    return 1 / np.maximum(reach, np.abs(weight).max(0) / WEIGHT_MAX)
 
 
 def to_fixed(values):
@@ -148,21 +156,54 @@ KERNEL = """// SPDX-License-Identifier: Apache-2.0
 #define TIMES(a, b) ((short)(((int)(a) * (int)(b)) >> {fraction}))
 
 {layers}
-__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void facile(
+{kernels}"""
+
+ONE_KERNEL = """__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void facile(
     __global const uint16 *restrict in, __global short *restrict out, int rows)
 {{
     PIPELINE
     for (int r = 0; r < rows; r++) {{
         const uint16 row = in[r];
-        const short x[{row}] = {{ {unpack} }};
-        short a1[{n1}], a2[{n2}], a3[{n3}];
-        first(x, a1);
-        second(a1, a2);
-        third(a2, a3);
+        {compute}
         out[r] = fourth(a3);
     }}
 }}
 """
+
+# Intel's idiom: memory on both ends, and between them a pipeline that never waits for it.
+CHANNELS = """#pragma OPENCL EXTENSION cl_intel_channels : enable
+channel uint16 ROWS __attribute__((depth({depth})));
+channel short ENERGIES __attribute__((depth({depth})));
+#define TASK __kernel __attribute__((max_global_work_dim(0))) void
+
+TASK reader(__global const uint16 *restrict in, int rows)
+{{
+    for (int r = 0; r < rows; r++)
+        write_channel_intel(ROWS, in[r]);
+}}
+
+TASK facile(int rows)
+{{
+    PIPELINE
+    for (int r = 0; r < rows; r++) {{
+        const uint16 row = read_channel_intel(ROWS);
+        {compute}
+        write_channel_intel(ENERGIES, fourth(a3));
+    }}
+}}
+
+TASK writer(__global short *restrict out, int rows)
+{{
+    for (int r = 0; r < rows; r++)
+        out[r] = read_channel_intel(ENERGIES);
+}}
+"""
+
+COMPUTE = """const short x[{row}] = {{ {unpack} }};
+        short a1[{n1}], a2[{n2}], a3[{n3}];
+        first(x, a1);
+        second(a1, a2);
+        third(a2, a3);"""
 
 FIRST = """static void first(const short *x, short *out)
 {{
@@ -230,8 +271,8 @@ def table(name, values):
     return f"__constant short {name}[{len(rows)}][{width}] = {{\n    {body}}};\n"
 
 
-def kernel(fixed):
-    """The program's text."""
+def kernel(fixed, channels=False):
+    """The program's text: one kernel, or three that talk through Intel's channels."""
     first = fixed.weights[0]
     column = np.concatenate([np.zeros((1, first.shape[1]), np.int64), first[IETA_AT:]])
     tables = [table("W1", first[:IETA_AT]), table("IETA", column), table("B1", fixed.biases[0])]
@@ -243,12 +284,20 @@ def kernel(fixed):
               NEXT.format(name="second", i=2, before=units[0], n=n[1]),
               NEXT.format(name="third", i=3, before=units[1], n=n[2]),
               LAST.format(before=units[2])]
+    compute = COMPUTE.format(row=ROW, unpack=UNPACK, n1=n[0], n2=n[1], n3=n[2])
+    kernels = (CHANNELS if channels else ONE_KERNEL).format(compute=compute, depth=CHANNEL_DEPTH)
     return KERNEL.format(tables="".join(tables), layers="\n".join(layers), fraction=FRACTION,
-                         row=ROW, unpack=UNPACK, n1=n[0], n2=n[1], n3=n[2])
+                         kernels=kernels)
 
 
-def manifest(fixed):
-    """bundle.pbtxt's text."""
+LAUNCH = ['launch { kernel: "facile" arg { buffer: "rows" } arg { buffer: "energy" } arg { rows: true } }']
+LAUNCHES = ['launch { kernel: "reader" arg { buffer: "rows" } arg { rows: true } }',
+            'launch { kernel: "facile" arg { rows: true } concurrent: true }',
+            'launch { kernel: "writer" arg { buffer: "energy" } arg { rows: true } concurrent: true }']
+
+
+def manifest(fixed, channels=False):
+    """bundle.pbtxt's text for the program that kernel gives."""
     columns = [f"  column {{ from: {k} to: {k} scale: {s:.9g} offset: {o:.9g} }}"
                for k, (s, o) in enumerate(zip(fixed.scale, fixed.offset))]
     columns += [f"  column {{ from: {k} to: {k} scale: {ONE} }}" for k in range(NUMBERS, IETA_AT)]
@@ -263,7 +312,7 @@ def manifest(fixed):
         f"  index {{ from: {IETA_AT} count: {IETAS} to: {IETA_AT} }}\n}}",
         'output {\n  tensor: "energy" buffer: "energy" type: INT16',
         f"  scale: {OUTPUT_UNIT_GEV / ONE} min: {inputs.ENERGY_MIN_GEV} max: {inputs.ENERGY_MAX_GEV}\n}}",
-        'launch { kernel: "facile" arg { buffer: "rows" } arg { buffer: "energy" } arg { rows: true } }',
+        *(LAUNCHES if channels else LAUNCH),
         ""])
 
 

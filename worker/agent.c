@@ -105,22 +105,27 @@ static void send_beat(struct agent *a)
     struct slots_progress progress = slots_beat(a->slots);
     leave_when_hung(a, progress.still_beats);
     slots_load(a->slots, &load);
-    announce_load(a->announce, a->now_us, &load, a->quarantined);
-    mappings_tend(a->mappings);
     struct device_usage usage = {0};
     if (a->fleet->executor->usage)
         a->fleet->executor->usage(a->fleet->device, &usage);
+    announce_load(a->announce, a->now_us, &load, &usage.sensors, a->quarantined);
+    mappings_tend(a->mappings);
     struct wire_heartbeat beat = {.epoch = a->session.epoch,
                                   .progress = progress.count,
                                   .busy_slots = load.now.busy,
                                   .staged = load.now.requests,
-                                  .memory_free_bytes = announce_memory_free(),
+                                  .memory_free_bytes = announce_memory_free(&usage.sensors),
                                   .write_us = usage.write_us,
                                   .kernel_us = usage.kernel_us,
                                   .read_us = usage.read_us,
                                   .idle_us = usage.idle_us,
                                   .faults = usage.faults,
-                                  .quarantined = wire_str(a->quarantined)};
+                                  .quarantined = wire_str(a->quarantined),
+                                  .sensors = usage.sensors.known,
+                                  .busy_percent = usage.sensors.busy_percent,
+                                  .memory_used_bytes = usage.sensors.memory_used_bytes,
+                                  .power_mw = usage.sensors.power_mw,
+                                  .temperature_c = usage.sensors.temperature_c};
     wire_begin_heartbeat(a->header, &beat);
     send_header(a);
     struct job *late = slots_expire(a->slots);

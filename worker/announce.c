@@ -10,7 +10,7 @@
 #include "common/registry.h"
 
 #define PUBLISH_MS 1000u
-#define FIELDS 14
+#define FIELDS 20
 
 struct announce {
     const struct worker_options *options;
@@ -75,8 +75,12 @@ void announce_close(struct announce *n)
     free(n);
 }
 
-uint64_t announce_memory_free(void)
+uint64_t announce_memory_free(const struct device_sensors *sensors)
 {
+    if (sensors->known & SENSOR_MEMORY)
+        return sensors->memory_used_bytes < sensors->memory_bytes
+                   ? sensors->memory_bytes - sensors->memory_used_bytes
+                   : 0;
     char line[128];
     unsigned long long kib = 0;
     FILE *file = fopen("/proc/meminfo", "r");
@@ -92,6 +96,7 @@ uint64_t announce_memory_free(void)
 void announce_join(struct announce *n, uint64_t id, bool works, struct wire_header *h)
 {
     const struct fleet *f = n->fleet;
+    const struct device_sensors sensors = {.known = 0}; // have said nothing yet
     struct wire_join join = {.version_min = SONIC_PROTOCOL_VERSION_MIN,
                              .version_max = SONIC_PROTOCOL_VERSION,
                              .session = id,
@@ -102,7 +107,7 @@ void announce_join(struct announce *n, uint64_t id, bool works, struct wire_head
                              .room_requests = n->options->room_requests,
                              .room_bytes = n->options->room_bytes,
                              .memory_bytes = f->info.memory_bytes,
-                             .memory_free_bytes = announce_memory_free()};
+                             .memory_free_bytes = announce_memory_free(&sensors)};
     wire_begin_join(h, &join);
     for (uint32_t i = 0; i < f->nmodels && works; i++) {
         model_config_to_wire(&f->models[i].config, &n->item);
@@ -134,6 +139,18 @@ static void put_number(struct record *r, const char *field, uint64_t value)
     put_text(r, field, r->text[r->n]);
 }
 
+static void put_sensors(struct record *r, const struct device_sensors *s)
+{
+    if (s->known & SENSOR_BUSY)
+        put_number(r, "busy_percent", s->busy_percent);
+    if (s->known & SENSOR_MEMORY)
+        put_number(r, "memory_used_bytes", s->memory_used_bytes);
+    if (s->known & SENSOR_POWER)
+        put_number(r, "power_mw", s->power_mw);
+    if (s->known & SENSOR_TEMPERATURE)
+        put_number(r, "temperature_c", s->temperature_c);
+}
+
 static void check_health(struct announce *n)
 {
     char why[512] = "";
@@ -146,7 +163,7 @@ static void check_health(struct announce *n)
 }
 
 void announce_load(struct announce *n, uint64_t now_us, const struct slots_load *load,
-                   const char *quarantined)
+                   const struct device_sensors *sensors, const char *quarantined)
 {
     struct record r = {.n = 0};
     uint64_t since_us = now_us - n->published_us;
@@ -157,13 +174,14 @@ void announce_load(struct announce *n, uint64_t now_us, const struct slots_load 
     put_text(&r, "device_name", n->fleet->info.name);
     put_number(&r, "slots", n->fleet->info.slots);
     put_number(&r, "memory_bytes", n->fleet->info.memory_bytes);
-    put_number(&r, "memory_free_bytes", announce_memory_free());
+    put_number(&r, "memory_free_bytes", announce_memory_free(sensors));
     put_text(&r, "models", n->models);
     put_text(&r, "state", quarantined[0] ? "quarantined" : "serving");
     put_text(&r, "why", quarantined);
     put_number(&r, "busy_slots", load->now.busy);
     put_number(&r, "staged", load->now.requests);
     put_number(&r, "rows_per_s", (load->rows - n->rows) * 1000000 / since_us);
+    put_sensors(&r, sensors);
     registry_publish(n->registry, REGISTRY_KEY_WORKER, n->options->name, r.n, r.fields, r.values);
     n->published_us = now_us;
     n->rows = load->rows;

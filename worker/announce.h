@@ -21,8 +21,8 @@ void announce_close(struct announce *n);
 void announce_join(struct announce *n, uint64_t id, bool works, struct wire_header *h);
 // Publishes the load; call once a beat. `quarantined`: why the device was given up, "": it works.
 void announce_load(struct announce *n, uint64_t now_us, const struct slots_load *load,
-                   const char *quarantined);
-// Memory that the machine has free, in bytes; 0: not known.
-uint64_t announce_memory_free(void);
+                   const struct device_sensors *sensors, const char *quarantined);
+// Memory that the device has free, else the machine, in bytes; 0: not known.
+uint64_t announce_memory_free(const struct device_sensors *sensors);
 
 #endif

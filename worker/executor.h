@@ -15,6 +15,7 @@
 
 #include "common/model_repository.h"
 #include "common/tensor.h"
+#include "worker/device/sensors.h"
 
 struct executor_device; // an opened device, private to its executor
 struct executor_model;  // a model loaded on a device, private to its executor
@@ -23,6 +24,7 @@ struct device_info {
     char name[128];        // as the device calls itself
     uint32_t slots;        // executions side by side
     uint64_t memory_bytes; // 0: not known
+    int gpu;               // of a GPU: its number, as instance_group's `gpus` has it; -1: none
 };
 
 // One tensor of one execution. Batched tensors are dense: rows x spec, row-major.
@@ -52,11 +54,13 @@ struct execution {
     char error[512];
 };
 
-// What a device says of itself, since it was opened, by its own clock.
+// What a device says of itself: since it was opened, by its own clock; and what its driver says
+// now.
 struct device_usage {
     uint64_t write_us, kernel_us, read_us; // inputs to it, executions, results from it
     uint64_t idle_us;                      // between executions
     uint32_t faults;                       // times that it failed and was started again
+    struct device_sensors sensors;
 };
 
 enum executor_outcome {
@@ -74,6 +78,8 @@ struct executor {
     // The instance_group kind that its models may ask for, beside none and KIND_AUTO.
     // INSTANCE_AUTO: it is a simulated device and takes any.
     enum instance_kind instances;
+    // Executions on slots beyond a model's instances: their copies hide behind computing. 0: none.
+    uint32_t ahead;
     // Executing costs less than waking a thread for it: the worker's main thread does it.
     bool immediate;
     // Describes the device that `argument` names ("cpu:4" -> "4"; may be empty). 0, or a negative
@@ -91,6 +97,10 @@ struct executor {
     bool (*reconfigures)(const struct executor_model *m);
     // From the main thread, at any time. NULL: the device does not say.
     void (*usage)(struct executor_device *d, struct device_usage *usage);
+    // Where an input of the slot's next execution is best laid, which then needs no further copy:
+    // `bytes` of memory that the executor owns, the caller's until that execution has returned. By
+    // the slot's thread. NULL: there is none of that size (or no such function): lay it anywhere.
+    void *(*input_room)(struct executor_model *m, uint32_t slot, uint32_t input, uint64_t bytes);
     enum executor_outcome (*execute)(struct executor_model *m, uint32_t slot, struct execution *x);
 };
 

@@ -45,21 +45,18 @@ static int open_device(struct fleet *f, const char *device, char *why, size_t si
 static uint32_t instances(const struct fleet *f, const struct model_config *c, char *why,
                           size_t size)
 {
-    uint32_t n = 0;
-    if (c->ngroups == 0)
-        return f->info.slots;
-    for (uint32_t i = 0; i < c->ngroups; i++) {
-        const struct model_instances *g = &c->groups[i];
-        if (f->executor->instances == INSTANCE_AUTO || g->kind == INSTANCE_AUTO ||
-            g->kind == f->executor->instances)
-            n += g->count && g->count < f->info.slots ? g->count : f->info.slots;
-    }
+    uint32_t slots = f->info.slots;
+    int gpu = f->executor->instances == INSTANCE_GPU ? f->info.gpu : -1;
+    uint32_t n = model_config_instances(c, f->executor->instances, gpu, slots);
     if (n == 0)
         snprintf(why, size,
-                 "no instance_group of its config.pbtxt is for a %s device: add one with KIND_AUTO "
-                 "or its kind, or remove instance_group",
+                 "no instance_group of its config.pbtxt is for this %s device: add one with "
+                 "KIND_AUTO or its kind (and its number, where it has gpus), or remove "
+                 "instance_group",
                  f->executor->kind);
-    return n < f->info.slots ? n : f->info.slots;
+    else if (n < slots)
+        n += f->executor->ahead;
+    return n < slots ? n : slots;
 }
 
 enum load { LOADED, NOT_OURS, FAILED };

@@ -28,6 +28,7 @@ static const char HELP[] =
     "  --model NAME         load only this model (repeatable); without it, all that the device\n"
     "                       executes\n"
     "  --device DEVICE      cpu[:SLOTS] (default; a slot a core),\n"
+    "                       cuda[:DEVICE[:SLOTS]] (an NVIDIA GPU, by number or UUID),\n"
     "                       opencl[:PLATFORM[:DEVICE[:SLOTS]]] (bundles, on FPGAs and others),\n"
     "                       null[:SLOTS] (returns its input at once),\n"
     "                       delay:FIXED_US[,PER_ROW_US[,SLOTS]] (returns it after that time)\n"

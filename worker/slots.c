@@ -77,7 +77,7 @@ static void execute(struct slots *s, uint32_t slot, struct job *j)
 {
     const struct loaded_model *model = &s->fleet->models[j->batch.model];
     uint64_t start_us = clock_now_us();
-    if (!staging_fill(j, &model->config)) {
+    if (!staging_fill(j, s->fleet->executor, model, slot)) {
         j->status = SONIC_STATUS_EXEC_FAILED;
         return;
     }

@@ -41,41 +41,49 @@ static bool contiguous(const struct batch *batch, uint32_t input, size_t align)
     return true;
 }
 
-static bool fill_input(struct job *j, uint32_t input, struct executor_tensor *t)
+static void copy_rows(const struct batch *batch, uint32_t input, uint8_t *at)
 {
-    struct gather *g = &j->gathers[input];
-    if (contiguous(&j->batch, input, dtype_bytes(t->dtype))) {
-        t->data = request_of(j->batch.items)->inputs[input].data;
-        return true;
-    }
-    if (!reserve(g, t->bytes))
-        return false;
-    uint8_t *at = g->data;
-    for (struct batch_item *i = j->batch.items; i; i = i->next) {
+    for (struct batch_item *i = batch->items; i; i = i->next) {
         const struct request_input *in = &request_of(i)->inputs[input];
         memcpy(at, in->data, in->bytes);
         at += in->bytes;
     }
-    t->data = g->data;
+}
+
+static bool fill_input(struct job *j, uint32_t input, void *room, struct executor_tensor *t)
+{
+    struct gather *g = &j->gathers[input];
+    if (!room && contiguous(&j->batch, input, dtype_bytes(t->dtype))) {
+        t->data = request_of(j->batch.items)->inputs[input].data;
+        return true;
+    }
+    if (!room && !reserve(g, t->bytes))
+        return false;
+    t->data = room ? room : g->data;
+    copy_rows(&j->batch, input, room ? room : g->data);
     return true;
 }
 
-bool staging_fill(struct job *j, const struct model_config *model)
+bool staging_fill(struct job *j, const struct executor *executor, const struct loaded_model *model,
+                  uint32_t slot)
 {
     const struct request *first = request_of(j->batch.items);
+    const struct model_config *c = &model->config;
     j->x.rows = j->batch.rows;
     j->x.ninputs = first->ninputs;
     for (uint32_t k = 0; k < first->ninputs; k++) {
         struct executor_tensor *t = &j->x.inputs[k];
-        t->dtype = model->inputs[k].dtype;
+        t->dtype = c->inputs[k].dtype;
         t->ndim = first->inputs[k].ndim;
         memcpy(t->dims, first->inputs[k].dims, sizeof(t->dims));
-        if (model->batch_max > 0)
+        if (c->batch_max > 0)
             t->dims[0] = j->batch.rows;
         t->bytes = 0;
         for (struct batch_item *i = j->batch.items; i; i = i->next)
             t->bytes += request_of(i)->inputs[k].bytes;
-        if (!fill_input(j, k, t)) {
+        void *room =
+            executor->input_room ? executor->input_room(model->handle, slot, k, t->bytes) : NULL;
+        if (!fill_input(j, k, room, t)) {
             strcpy(j->text, "the worker is out of memory for the inputs of this batch");
             return false;
         }

@@ -23,8 +23,23 @@ static void on_signal(int number)
         _exit(128 + number);
 }
 
+// The inputs are mapped: bytes that somebody cut off while they were read cannot be told from here
+// on. Only what is safe in a handler: words and the end. Part and ledger stay, for --resume.
+static void on_cut_input(int number)
+{
+    static const char words[] =
+        "sonic-submit: an input file became shorter while it was read; write it "
+        "again, then --restart\n";
+    (void)number;
+    ssize_t ignored = write(STDERR_FILENO, words, sizeof(words) - 1);
+    (void)ignored;
+    _exit(EXIT_BAD_INPUT);
+}
+
 static void watch_signals(void)
 {
+    struct sigaction cut = {.sa_handler = on_cut_input};
+    sigaction(SIGBUS, &cut, NULL);
     struct sigaction action = {.sa_handler = on_signal}; // no SA_RESTART: waits must end
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);

@@ -260,6 +260,21 @@ static int map_file(struct npy *n, int fd, char *why, size_t size)
     return 0;
 }
 
+// Of what came through a pipe: it has no name and no time of change by which it could be known
+// again.
+static uint64_t hash_bytes(const uint8_t *at, size_t n)
+{
+    uint64_t h = 0xcbf29ce484222325u, word;
+    for (; n >= sizeof(word); at += sizeof(word), n -= sizeof(word)) {
+        memcpy(&word, at, sizeof(word));
+        h = (h ^ word) * 0x9e3779b97f4a7c15u;
+        h ^= h >> 29;
+    }
+    for (; n > 0; at++, n--)
+        h = (h ^ *at) * 0x100000001b3u;
+    return h;
+}
+
 int npy_open(struct npy *n, const char *path, char *why, size_t size)
 {
     char reason[512];
@@ -274,7 +289,7 @@ int npy_open(struct npy *n, const char *path, char *why, size_t size)
     if (rc != 0)
         return rc;
     if (from_stdin)
-        n->mtime_ns = 0;
+        n->mtime_ns = hash_bytes(n->map, n->map_bytes);
     if (!npy_parse(n->map, n->map_bytes, &n->header, reason, sizeof(reason))) {
         snprintf(why, size, "%s: %s", n->path, reason);
         npy_close(n);

@@ -33,7 +33,7 @@ struct npy {
     struct npy_header header;
     const uint8_t *data;
     char path[4096];
-    uint64_t file_bytes, mtime_ns; // 0 for stdin
+    uint64_t file_bytes, mtime_ns; // of stdin: a hash of all its bytes instead of the time
     void *map;
     size_t map_bytes;
 };

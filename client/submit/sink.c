@@ -92,7 +92,9 @@ static int reserve(struct sink *s, char *why, size_t size)
 
 int sink_open(struct sink *s, const char *path, bool resume, bool restart, char *why, size_t size)
 {
+    struct stat st;
     memset(s, 0, sizeof(*s));
+    s->fd = -1;
     snprintf(s->path, sizeof(s->path), "%s", path);
     if (strcmp(path, "-") == 0) {
         FILE *spool = tmpfile();
@@ -102,6 +104,11 @@ int sink_open(struct sink *s, const char *path, bool resume, bool restart, char 
         return s->fd >= 0
                    ? 0
                    : fail(errno, "standard output", "cannot make a temporary file", why, size);
+    }
+    // In the end the part takes this name: a device or a pipe would be gone then.
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) {
+        snprintf(why, size, "%s: is not a regular file; use - for standard output", path);
+        return -EINVAL;
     }
     sink_hidden(s->part, sizeof(s->part), path, ".sonic-part");
     int rc = open_part(s, resume, restart, why, size);

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """make bench: the farm beside what bounds it, in one run on one machine, as a table of ratios.
 
-    bench.py [--rounds N] [--seconds S] [SECTION...]     sections: echo core models idle memory
+    bench.py [--rounds N] [--seconds S] [SECTION...]     sections: core echo models facile gpu idle memory
 
 Both sides of a ratio are measured in turn, N rounds, and the median of the rounds' ratios is
 printed with the smallest and the largest: absolute figures of a shared machine mean little. The
@@ -39,7 +39,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("sections", nargs="*", default=[])
     options = parser.parse_args()
-    sections = {"core": core, "echo": echo, "models": models, "facile": facile, "idle": idle, "memory": memory}
+    sections = {"core": core, "echo": echo, "models": models, "facile": facile, "gpu": gpu, "idle": idle, "memory": memory}
     print(f"{'what':<58} {'ratio':>7} {'smallest':>9} {'largest':>8}  goal", flush=True)
     for name in options.sections or sections:
         sections[name](options)
@@ -206,6 +206,27 @@ def facile(options):
                 ratios[kind].append(ours["requests_per_s"] * rows / raw)
     row("facile, 16,000 rows a request", ratios[""], "≥ 0.45 of bare ONNX Runtime")
     row("facile, 16,000 rows a request, sockets only", ratios[", sockets only"], "(for comparison)")
+
+
+def gpu(options):
+    """The farm beside the device process's own loop, and the native kernel beside ONNX Runtime's."""
+    if not pathlib.Path("/proc/driver/nvidia/version").exists() and "SONIC_CUDART" not in os.environ:
+        print("gpu: there is no NVIDIA GPU here")
+        return
+    with Farm("cuda", MODELS) as farm:
+        endpoint = farm.use("ipc")
+        for model, batch in (("resnet50", 10), ("deepcalo", 32), ("emtrkmichel", 128), ("facile", 16000)):
+            ratios = []
+            for _ in range(options.rounds):
+                raw = run_json(BENCH / "bench_gpu", MODELS, model, batch, options.seconds)["rows_per_s"]
+                ours = farm.load(endpoint, model=model, rows=batch, clients=8, window=4, seconds=options.seconds)
+                ratios.append(ours["requests_per_s"] * batch / raw)
+            row(f"GPU: {model}, {batch} rows a request, 8 clients", ratios, "≥ 0.95 of the device's own loop")
+    ratios = []
+    for _ in range(options.rounds):
+        both = [run_json(BENCH / "bench_gpu", MODELS, "facile", 16000, options.seconds, *kernel) for kernel in ((), ("facile",))]
+        ratios.append(both[0]["compute_us"] / both[1]["compute_us"])
+    row("GPU: facile computed by the native kernel", ratios, "≥ 3 x ONNX Runtime, rows on the device")
 
 
 def idle(_):

@@ -293,6 +293,17 @@ static cl_int CL_API_CALL kernel_info(cl_kernel k, cl_kernel_info what, size_t s
     return what == CL_KERNEL_NUM_ARGS ? PUT(two, size, to, size_ret) : CL_INVALID_VALUE;
 }
 
+static cl_int CL_API_CALL work_group_info(cl_kernel k, cl_device_id d,
+                                          cl_kernel_work_group_info what, size_t size, void *to,
+                                          size_t *size_ret)
+{
+    cl_ulong none = 0;
+    size_t many = 1024;
+    (void)k, (void)d;
+    return what == CL_KERNEL_WORK_GROUP_SIZE ? PUT(many, size, to, size_ret)
+                                             : PUT(none, size, to, size_ret);
+}
+
 static cl_int CL_API_CALL set_arg(cl_kernel k, cl_uint i, size_t size, const void *value)
 {
     if (i >= 2)
@@ -417,6 +428,7 @@ const cl_icd_dispatch stub_dispatch = {
     .clReleaseKernel = release_kernel,
     .clSetKernelArg = set_arg,
     .clGetKernelInfo = kernel_info,
+    .clGetKernelWorkGroupInfo = work_group_info,
     .clWaitForEvents = wait_for,
     .clGetEventInfo = event_info,
     .clReleaseEvent = release_event,

@@ -3,12 +3,9 @@
 // fails when it is asked to. Its memory is apart from the host's, as a board's is: what nobody
 // brought to it is not there.
 //
-// SONIC_STUB_FAULTS="STEP[@N[+]]=WHAT,...": at its N-th time in a process (+: and each after it;
-// without @N: each) the step, an OpenCL function or one of
-//     kernel, copy    a command of that kind, on the device's thread
-//     profiling       asking for an event's times
-// does WHAT: an error's number (of a command: its event's status), hang, exit, abort, segv, or
-// zero (profiling). SONIC_STUB_ONCE=FILE: one fault in all processes together, FILE says it was.
+// The steps of SONIC_STUB_FAULTS (stub_faults.h) are OpenCL functions and
+//     kernel, copy    a command of that kind, on the device's thread: the number is its event's
+//     status profiling       asking for an event's times: zero
 // SONIC_STUB_DEVICE: "none" (the platform has no device) or "in-order" (no other queues).
 // SONIC_STUB_MIB: the device's memory.
 #ifndef SONIC_TESTS_FPGA_STUB_ICD_H
@@ -19,6 +16,8 @@
 #include <CL/cl_icd.h>
 #include <pthread.h>
 #include <stdbool.h>
+
+#include "tests/stub_faults.h"
 
 #define STUB_WAITS_MAX 64u
 #define STUB_ARGS_MAX 8u
@@ -73,8 +72,6 @@ struct stub_command {
 
 extern const cl_icd_dispatch stub_dispatch;
 
-// CL_SUCCESS, or what the step is to fail with; or does not return.
-cl_int stub_fault(const char *step);
 bool stub_profiles(void);
 // Puts a command into a queue; its event lives for ever. An error frees nothing.
 cl_int stub_submit(cl_command_queue queue, struct stub_command command, cl_uint nwaits,

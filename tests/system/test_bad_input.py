@@ -199,3 +199,12 @@ def test_old_protocol_version_is_said_in_words(running):
     with Client(running.client) as client:
         _, fields = client.hello(versions=(0, 0))
         assert "version" in fields[3]
+
+
+def test_an_output_that_is_no_file_is_not_replaced(running, rows, tmp_path):
+    source, _ = rows(3)
+    os.mkfifo(tmp_path / "pipe.npy")
+    done = running.submit("echo", source, tmp_path / "pipe.npy", "--quiet", "--force")
+    assert done.returncode == OUTPUT
+    one_line(done.stderr, "pipe.npy", "not a regular file")
+    assert (tmp_path / "pipe.npy").is_fifo()

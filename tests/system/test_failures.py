@@ -176,3 +176,36 @@ def test_dead_client_costs_nothing_for_long(farm, rows, tmp_path):
         return any(line.split()[:2] == ["queued", "0"] for line in status.splitlines())
 
     wait_until(drained, "the dead client's queue to be dropped")
+
+
+def test_resume_knows_what_came_through_a_pipe(farm, tmp_path):
+    """Other rows of the same shape are another job: nothing of the first may be taken for them."""
+    farm.start_broker()
+    farm.start_worker("w0", "delay:3000")
+    arrays = [np.random.default_rng(seed).random((2000, 16), np.float32) for seed in (1, 2)]
+    for i, array in enumerate(arrays):
+        np.save(tmp_path / f"{i}.npy", array)
+    out = tmp_path / "out.npy"
+    args = farm.submit_args("slow", "-", out, "--batch", 1, "--window", 8)
+    with open(tmp_path / "0.npy", "rb") as source:
+        job = subprocess.Popen(args, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_until(lambda: any(p.stat().st_size > 1000 for p in tmp_path.glob(".*ledger*")), "the ledger to be written")
+    job.kill()
+    job.communicate(timeout=PATIENCE_S)
+    for i, status in ((1, 2), (0, 0)):
+        with open(tmp_path / f"{i}.npy", "rb") as source:
+            done = subprocess.run([*args, "--resume"], stdin=source, capture_output=True, timeout=PATIENCE_S, check=False)
+        assert done.returncode == status, done.stderr
+    np.testing.assert_array_equal(np.load(out), arrays[0])
+
+
+def test_an_input_that_is_cut_while_it_is_read(farm, rows, tmp_path):
+    farm.start_broker()
+    farm.start_worker("w0", "delay:3000")
+    source, _ = rows(20000)
+    job = start_job(farm, source, tmp_path / "out.npy", "--batch", 1, "--window", 8)
+    wait_until(lambda: answered(farm) > 50, "the job to be under way")
+    os.truncate(source, 4096)
+    _, errors = job.communicate(timeout=PATIENCE_S)
+    assert job.returncode == 3, errors
+    assert "became shorter" in errors and not (tmp_path / "out.npy").exists()

@@ -208,6 +208,8 @@ def bad_bundle(farm, old, new, body="y[i] = x[i];"):
         ('source: "toy.cl"', 'platform: "Elsewhere" source: "toy.cl"', ["no program of it is for platform"]),
         ('source: "toy.cl"', 'binary: "toy.cl"', ["toy.cl is no program for this device"]),
         ('use: INPUT', "use: WEIGHTS", ["no weights file is named"]),
+        ("global {{ size: 16 rows: true }}", "global {{ size: 65536 }} local: 65536 global {{ size: 65536 }} local: 65536",
+         ["runs in groups of", "local makes it 4294967296"]),
     ],
 )
 def test_a_bad_manifest_is_told_in_one_line(opencl, old, new, words):

@@ -36,6 +36,22 @@ static void test_stranger_may_ask(void **state)
     assert_int_equal(peers_count(f->broker.peers), 0);
 }
 
+static void test_questions_without_end_are_not_all_answered(void **state)
+{
+    struct fixture *f = *state;
+    void *stranger = peer_open(f, PEER_CLIENT);
+    unsigned asked = 0;
+    for (; f->broker.counts.questions_dropped == 0 && asked < 100000; asked++) {
+        query(f, stranger, asked, WIRE_QUERY_STATUS);
+        if (f->broker.counts.questions_dropped == 0)
+            expect(f, stranger, WIRE_REPLY);
+    }
+    assert_true(asked > 1000 && asked < 100000);
+    after(f, 1000000);
+    query(f, stranger, 7, WIRE_QUERY_STATUS);
+    expect(f, stranger, WIRE_REPLY);
+}
+
 static void test_catalog_ends_with_an_empty_one(void **state)
 {
     struct fixture *f = *state;
@@ -326,6 +342,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_stranger_may_ask),
+        TEST(test_questions_without_end_are_not_all_answered),
         TEST(test_catalog_ends_with_an_empty_one),
         TEST(test_unknown_peer_is_told_to_register_again),
         TEST(test_wrong_epoch_is_told_to_register_again),

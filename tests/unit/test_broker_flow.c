@@ -299,6 +299,27 @@ static void test_silent_worker_is_dead_and_may_come_back(void **state)
     assert_int_equal(expect_answers(f, client, VALUES), 1);
 }
 
+static void test_silent_worker_whose_link_is_gone_is_forgotten_once(void **state)
+{
+    struct fixture *f = *state;
+    void *worker = worker_open(f, "w", "echo", VALUES);
+    struct peer *p = peers_first(f->broker.peers);
+    struct outgoing *o = calloc(1, sizeof(*o)); // what its full socket did not take
+    struct wire_beat beat = {.epoch = f->broker.epoch};
+    o->header = wire_header_new();
+    o->payload = payload_new();
+    wire_begin_beat(o->header, &beat);
+    *p->last = o;
+    p->last = &o->next;
+    p->nheld = 1;
+    p->blocked = true;
+    f->broker.blocked = p;
+    assert_int_equal(zmq_disconnect(worker, "inproc://worker"), 0);
+    after(f, 6000000); // in one turn: silent for too long, and gone
+    assert_int_equal(stats(f).workers, 0);
+    assert_int_equal(peers_count(f->broker.peers), 0);
+}
+
 static void test_leaving_worker_finishes_first(void **state)
 {
     struct fixture *f = *state;
@@ -371,6 +392,7 @@ int main(void)
         TEST(test_work_of_a_lost_worker_goes_on_at_once),
         TEST(test_joining_again_gives_up_what_was_held),
         TEST(test_silent_worker_is_dead_and_may_come_back),
+        TEST(test_silent_worker_whose_link_is_gone_is_forgotten_once),
         TEST(test_leaving_worker_finishes_first),
         TEST(test_leaving_worker_whose_leases_are_revoked),
         TEST(test_cancel_queued_and_leased),

@@ -70,6 +70,42 @@ static void test_layout_is_in_pages(void **state)
     assert_int_equal(b.launches[0].nglobal, 0);
 }
 
+static void test_units_and_banks(void **state)
+{
+    (void)state;
+    assert_int_equal(read_bundle("rows: 4\n"
+                                 "program { binary: \"a\" units: \"u\" units: \"v\" }\n"
+                                 "program { binary: \"b\" unchecked: true }\n"
+                                 "buffer { name: \"in\" use: INPUT bytes: 64 bank: 3 bank: 1 }\n"
+                                 "buffer { name: \"out\" use: OUTPUT bytes: 48 }\n" PLAIN LAUNCH,
+                                 16, 3),
+                     0);
+    assert_int_equal(b.programs[0].nunits, 2);
+    assert_string_equal(b.programs[0].units[1], "v");
+    assert_false(b.programs[0].unchecked);
+    assert_true(b.programs[1].unchecked);
+    assert_int_equal(b.buffers[0].nbanks, 2);
+    assert_int_equal(b.buffers[0].banks[0], 3);
+    assert_int_equal(b.buffers[0].banks[1], 1);
+    assert_int_equal(b.buffers[1].nbanks, 0); // wherever its units reach
+}
+
+static void test_launches_at_the_same_time(void **state)
+{
+    (void)state;
+    assert_int_equal(read_bundle(HEAD PLAIN LAUNCH "launch { kernel: \"a\" }\n"
+                                                   "launch { kernel: \"b\" concurrent: true }\n"
+                                                   "launch { kernel: \"c\" concurrent: true }\n"
+                                                   "launch { kernel: \"d\" }\n"
+                                                   "launch { kernel: \"e\" concurrent: true }\n",
+                                 16, 3),
+                     0);
+    const uint32_t lanes[] = {0, 1, 2, 3, 1, 2};
+    for (unsigned i = 0; i < 6; i++)
+        assert_int_equal(b.launches[i].lane, lanes[i]);
+    assert_int_equal(b.nlanes, 3);
+}
+
 static void assert_refused(const char *text, int64_t nx, const char *words)
 {
     assert_int_equal(read_bundle(text, nx, 3), -EINVAL);
@@ -98,6 +134,13 @@ static void test_what_does_not_fit_is_refused_in_words(void **state)
                    "no multiple");
     assert_refused(HEAD PLAIN "launch { kernel: \"k\" arg { int: 1 float: 2 } }\n", 16,
                    "is one of");
+    assert_refused(HEAD PLAIN "launch { kernel: \"k\" concurrent: true }\n", 16,
+                   "the first launch has none before it");
+    assert_refused(HEAD PLAIN LAUNCH "launch { kernel: \"k\" concurrent: false }\n", 16, "true");
+    char many[64 * 40] = HEAD PLAIN LAUNCH;
+    for (unsigned i = 0; i < BUNDLE_LANES_MAX; i++)
+        strcat(many, "launch { kernel: \"k\" concurrent: true }\n");
+    assert_refused(many, 16, "more than 32 launches at the same time");
     assert_refused(HEAD PLAIN LAUNCH PLAIN, 16, "not declared in config.pbtxt, or given twice");
 }
 
@@ -213,6 +256,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layout_is_in_pages),
+        cmocka_unit_test(test_units_and_banks),
+        cmocka_unit_test(test_launches_at_the_same_time),
         cmocka_unit_test(test_what_does_not_fit_is_refused_in_words),
         cmocka_unit_test(test_integers_round_and_saturate),
         cmocka_unit_test(test_nan_is_no_integer),

@@ -270,6 +270,26 @@ static void test_agreement_names_the_difference(void **state)
     assert_true(model_config_agrees(&config, &other, why, sizeof(why)));
 }
 
+static void test_instances_are_counted_by_kind_and_gpu(void **state)
+{
+    (void)state;
+    static struct model_config c;
+    memset(&c, 0, sizeof(c));
+    assert_int_equal(model_config_instances(&c, INSTANCE_GPU, 0, 7), 7); // it has no groups
+    c.ngroups = 3;
+    c.groups[0] = (struct model_instances){.kind = INSTANCE_CPU, .count = 2};
+    c.groups[1] =
+        (struct model_instances){.kind = INSTANCE_GPU, .count = 3, .ngpus = 2, .gpus = {1, 4}};
+    c.groups[2] = (struct model_instances){.kind = INSTANCE_GPU, .ngpus = 1, .gpus = {4}};
+    assert_int_equal(model_config_instances(&c, INSTANCE_CPU, -1, 7), 2);
+    assert_int_equal(model_config_instances(&c, INSTANCE_FPGA, -1, 7), 0);
+    assert_int_equal(model_config_instances(&c, INSTANCE_GPU, 0, 7), 0);
+    assert_int_equal(model_config_instances(&c, INSTANCE_GPU, 1, 7), 3);
+    assert_int_equal(model_config_instances(&c, INSTANCE_GPU, 4, 7), 10);
+    assert_int_equal(model_config_instances(&c, INSTANCE_GPU, -1, 7), 10); // named by its UUID
+    assert_int_equal(model_config_instances(&c, INSTANCE_AUTO, -1, 7), 12);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -281,6 +301,7 @@ int main(void)
         cmocka_unit_test_setup(test_specs_from_a_peer_are_verified, set_up),
         cmocka_unit_test_setup(test_numbers_from_a_peer_are_verified, set_up),
         cmocka_unit_test_setup(test_agreement_names_the_difference, set_up),
+        cmocka_unit_test(test_instances_are_counted_by_kind_and_gpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -128,6 +128,8 @@ static void test_honours_what_triton_users_have(void **state)
     assert_int_equal(config.groups[0].kind, INSTANCE_CPU);
     assert_int_equal(config.groups[0].count, 2);
     assert_int_equal(config.groups[1].kind, INSTANCE_GPU);
+    assert_int_equal(config.groups[1].ngpus, 2);
+    assert_int_equal(config.groups[1].gpus[1], 1);
     assert_int_equal(config.groups[1].count, 0);
     assert_string_equal(model_config_parameter(&config, "note"), "two parts");
     assert_null(model_config_parameter(&config, "nothing"));
@@ -141,7 +143,6 @@ static void test_reports_what_is_not_honoured_with_its_line(void **state)
         warnings,
         "m/config.pbtxt:14: format is not honoured by SONIC\n"
         "m/config.pbtxt:22: label_filename is not honoured by SONIC\n"
-        "m/config.pbtxt:24: gpus is not honoured by SONIC\n"
         "m/config.pbtxt:31: timeout_action is taken as REJECT: a request past its deadline is "
         "refused\n"
         "m/config.pbtxt:33: allow_timeout_override is not honoured by SONIC\n"
@@ -156,13 +157,15 @@ static void test_reports_what_is_not_honoured_with_its_line(void **state)
     assert_int_equal(config.versions[0], 3);
     good(with("version_policy { latest { num_versions: 1 } }"));
     assert_string_equal(warnings, "");
+    good(with("default_model_filename: 'm.onnx'"));
+    assert_string_equal(warnings, "");
+    assert_string_equal(config.file, "m.onnx");
 }
 
 static void test_every_top_field_of_triton_is_known(void **state)
 {
     (void)state;
-    static const char *const fields[] = {"default_model_filename: 'm.onnx'",
-                                         "cc_model_filenames { key: 'a' value: 'b' }",
+    static const char *const fields[] = {"cc_model_filenames { key: 'a' value: 'b' }",
                                          "metric_tags { key: 'a' value: 'b' }",
                                          "model_warmup [ { name: 'w' } ]",
                                          "model_operations { op_library_filename: 'x.so' }",
@@ -218,7 +221,8 @@ static void test_refusals_say_where_and_what(void **state)
         {"  nmae: 'x'", "1:3: there is no field \"nmae\" here; did you mean name?"},
         {"colour: 4", "1:1: there is no field \"colour\" here; there are: name, platform, backend, "
                       "max_batch_size, input, output, instance_group, dynamic_batching, "
-                      "version_policy, parameters"},
+                      "version_policy, parameters, "
+                      "default_model_filename"},
         {"input { dimz: 4 }", "1:9: there is no field \"dimz\" here; did you mean dims?"},
         {"dynamic_batching { prefered_batch_size: 4 }",
          "1:20: there is no field \"prefered_batch_size\" here; did you mean "
@@ -293,6 +297,10 @@ static void test_refusals_say_where_and_what(void **state)
          "1:1: parameter sonic_default_batch is \"-1\"; 1 to 8 is possible"},
         {"parameters { key: 'sonic_default_batch' }",
          "1:1: parameter sonic_default_batch is \"\"; 1 to 8 is possible"},
+        {"default_model_filename: 'a/m.onnx'",
+         "1:1: default_model_filename is \"a/m.onnx\"; a file in the version's folder is wanted, "
+         "without a path"},
+        {"instance_group { gpus: -1 }", "1:18: gpus is -1; 0 to 2147483647 is possible"},
         {"name: \"x", "1:7: this string is not closed on its line"},
         {"input {", "1:7: the file ends before this bracket is closed"},
     };

@@ -272,6 +272,56 @@ static void test_giving_up_hands_everything_back(void **state)
     close_fx(&f); // waits for that one
 }
 
+// ---- an executor's own memory for inputs --------------------------------------------------------
+
+static struct {
+    _Alignas(64) uint32_t memory[2 * VALUES];
+    uint32_t asked, executed;
+} room;
+
+static void *give_room(struct executor_model *m, uint32_t slot, uint32_t input, uint64_t bytes)
+{
+    (void)m;
+    assert_true(slot == 0 && input == 0);
+    room.asked++;
+    return bytes <= sizeof(room.memory) ? room.memory : NULL;
+}
+
+static enum executor_outcome execute_in_room(struct executor_model *m, uint32_t slot,
+                                             struct execution *x)
+{
+    bool fits = x->inputs[0].bytes <= sizeof(room.memory);
+    assert_int_equal(x->inputs[0].data == room.memory, fits);
+    room.executed++;
+    return executor_find("null")->execute(m, slot, x);
+}
+
+// One request or several, those that lie side by side as well: all are copied there, once, and what
+// does not fit is laid elsewhere.
+static void test_inputs_are_laid_where_the_executor_wants_them(void **state)
+{
+    (void)state;
+    struct fx f;
+    bool seen[6] = {false};
+    open_fx(&f, "null", "", 3);
+    struct executor executor = *f.fleet.executor;
+    executor.input_room = give_room;
+    executor.execute = execute_in_room;
+    f.fleet.executor = &executor;
+    memset(&room, 0, sizeof(room));
+    for (uint32_t n = 1, first = 0; n <= 3; first += n++) {
+        stage(&f, first, n, 0);
+        struct job *j = slots_finished(f.slots);
+        assert_non_null(j);
+        assert_null(j->next);
+        check_job(&f, j, seen);
+    }
+    assert_int_equal(f.answered, 6);
+    assert_int_equal(room.asked, 3);
+    assert_int_equal(room.executed, 3);
+    close_fx(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -282,6 +332,7 @@ int main(void)
         cmocka_unit_test(test_a_new_session_voids_what_is_staged),
         cmocka_unit_test(test_progress_stands_still_while_a_slot_hangs),
         cmocka_unit_test(test_giving_up_hands_everything_back),
+        cmocka_unit_test(test_inputs_are_laid_where_the_executor_wants_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

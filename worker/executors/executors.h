@@ -11,5 +11,6 @@ extern const struct executor executor_cpu;
 extern const struct executor executor_null;
 extern const struct executor executor_delay;
 extern const struct executor executor_opencl;
+extern const struct executor executor_cuda;
 
 #endif

@@ -15,19 +15,8 @@
 #include "common/log.h"
 #include "worker/executors/executors.h"
 
-const OrtApi *onnx_api;
-
 // Inputs of a warm-up execution are no larger than this: beyond, one row has to do.
 #define WARM_UP_BYTES_MAX (64u << 20)
-
-int onnx_ok(OrtStatus *status, const char *what, char *why, size_t size)
-{
-    if (!status)
-        return 0;
-    snprintf(why, size, "%s: %s", what, onnx_api->GetErrorMessage(status));
-    onnx_api->ReleaseStatus(status);
-    return -EIO;
-}
 
 // ---- the device ---------------------------------------------------------------------------------
 
@@ -251,9 +240,10 @@ static int prepare(struct executor_model *m, const char *path, char *why, size_t
 static int load(struct executor_device *d, const struct model_entry *entry,
                 struct executor_model **out, uint64_t *memory_bytes, char *why, size_t size)
 {
-    char path[sizeof(entry->dir) + 16];
+    char path[sizeof(entry->dir) + sizeof(entry->config.file)];
     struct stat st;
-    snprintf(path, sizeof(path), "%s/model.onnx", entry->dir);
+    snprintf(path, sizeof(path), "%s/%s", entry->dir,
+             entry->config.file[0] ? entry->config.file : "model.onnx");
     if (stat(path, &st) != 0) {
         int e = errno;
         snprintf(why, size, "%s: %s", path, strerror(e));

@@ -4,7 +4,7 @@
 #include "worker/executors/executors.h"
 
 static const struct executor *const EXECUTORS[] = {&executor_cpu, &executor_null, &executor_delay,
-                                                   &executor_opencl};
+                                                   &executor_opencl, &executor_cuda};
 
 const struct executor *executor_at(size_t i)
 {

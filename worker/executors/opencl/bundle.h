@@ -20,6 +20,7 @@
 #define BUNDLE_BUFFERS_MAX 1024u
 #define BUNDLE_LAUNCHES_MAX 2048u
 #define BUNDLE_ARGS_MAX 32u
+#define BUNDLE_LANES_MAX 32u     // launches at the same time
 #define BUNDLE_COLUMNS_MAX 4096u // of one tensor
 #define BUNDLE_INDICES_MAX 16u
 #define BUNDLE_ROWS_MAX (1u << 20)
@@ -30,7 +31,7 @@ struct bundle_program {
     char platform[BUNDLE_NAME_MAX + 1], device[BUNDLE_NAME_MAX + 1]; // parts of names, "": any
     char file[BUNDLE_NAME_MAX + 1];
     char options[1024];
-    bool source;
+    bool source, unchecked;
     uint32_t nunits;
     char units[BUNDLE_UNITS_MAX][BUNDLE_NAME_MAX + 1];
 };
@@ -41,7 +42,7 @@ struct bundle_buffer {
     char name[BUNDLE_NAME_MAX + 1];
     enum bundle_use use;
     uint64_t bytes, offset;
-    uint32_t bank;
+    uint32_t nbanks, banks[BUNDLE_UNITS_MAX]; // none: where its units reach
 };
 
 struct bundle_column {
@@ -95,6 +96,8 @@ struct bundle_size {
 struct bundle_launch {
     char kernel[BUNDLE_NAME_MAX + 1];
     uint32_t nargs, nglobal, nlocal;
+    bool concurrent; // with the launch before it
+    uint32_t lane;   // from 1 on, of those at the same time; 0: it runs alone
     struct bundle_arg args[BUNDLE_ARGS_MAX];
     struct bundle_size global[3]; // none: a single task
     uint64_t local[3];
@@ -104,7 +107,7 @@ struct bundle {
     char dir[4096];
     uint32_t rows;
     char weights[BUNDLE_NAME_MAX + 1];
-    uint32_t nprograms, nbuffers, nlaunches, ninputs, noutputs;
+    uint32_t nprograms, nbuffers, nlaunches, nlanes, ninputs, noutputs;
     struct bundle_program programs[BUNDLE_PROGRAMS_MAX];
     struct bundle_buffer *buffers;
     struct bundle_launch *launches;

@@ -114,15 +114,20 @@ static bool take_unit(struct rules *r, bundle_field f, uint32_t i, void *into)
     return bundle_take_label(r, f, p->units[p->nunits++]);
 }
 
+static bool take_unchecked(struct rules *r, bundle_field f, uint32_t i, void *into)
+{
+    (void)i;
+    ((struct bundle_program *)into)->unchecked = true;
+    return bundle_take_true(r, f);
+}
+
 static bool take_program(struct rules *r, bundle_field f, uint32_t i, void *into)
 {
-    static const struct rule PROGRAM[] = {{"platform", take_platform, RULE_ONCE},
-                                          {"device", take_device, RULE_ONCE},
-                                          {"source", take_program_file, RULE_ONCE},
-                                          {"binary", take_program_file, RULE_ONCE},
-                                          {"options", take_options, RULE_ONCE},
-                                          {"units", take_unit, RULE_MANY},
-                                          BUNDLE_RULES_END};
+    static const struct rule PROGRAM[] = {
+        {"platform", take_platform, RULE_ONCE},   {"device", take_device, RULE_ONCE},
+        {"source", take_program_file, RULE_ONCE}, {"binary", take_program_file, RULE_ONCE},
+        {"options", take_options, RULE_ONCE},     {"units", take_unit, RULE_MANY},
+        {"unchecked", take_unchecked, RULE_ONCE}, BUNDLE_RULES_END};
     struct bundle *b = into;
     if (b->nprograms == BUNDLE_PROGRAMS_MAX)
         return rules_fail(r, f, "more than %u programs", BUNDLE_PROGRAMS_MAX);
@@ -165,8 +170,11 @@ static bool take_buffer_offset(struct rules *r, bundle_field f, uint32_t i, void
 
 static bool take_bank(struct rules *r, bundle_field f, uint32_t i, void *into)
 {
+    struct bundle_buffer *x = into;
     (void)i;
-    return rules_u32(r, f, 255, &((struct bundle_buffer *)into)->bank);
+    if (x->nbanks == BUNDLE_UNITS_MAX)
+        return rules_fail(r, f, "more than %u banks", BUNDLE_UNITS_MAX);
+    return rules_u32(r, f, 255, &x->banks[x->nbanks++]);
 }
 
 static bool take_buffer(struct rules *r, bundle_field f, uint32_t i, void *into)
@@ -174,7 +182,7 @@ static bool take_buffer(struct rules *r, bundle_field f, uint32_t i, void *into)
     static const struct rule BUFFER[] = {
         {"name", take_buffer_name, RULE_ONCE}, {"use", take_use, RULE_ONCE},
         {"bytes", take_bytes, RULE_ONCE},      {"offset", take_buffer_offset, RULE_ONCE},
-        {"bank", take_bank, RULE_ONCE},        BUNDLE_RULES_END};
+        {"bank", take_bank, RULE_MANY},        BUNDLE_RULES_END};
     struct bundle *b = into;
     struct bundle_buffer *x =
         bundle_append(r, f, &b->buffers, &b->nbuffers, BUNDLE_BUFFERS_MAX, sizeof(*x));

@@ -23,6 +23,8 @@ void *bundle_append(struct rules *r, bundle_field f, void *list, uint32_t *n, ui
                     size_t bytes);
 bool bundle_take_u64(struct rules *r, bundle_field f, uint64_t max, uint64_t *out);
 bool bundle_take_float(struct rules *r, bundle_field f, float *out);
+// The word true: a field that is left out is false.
+bool bundle_take_true(struct rules *r, bundle_field f);
 // A name that is looked up, or a file of the bundle (BUNDLE_NAME_MAX + 1 bytes): no path leads out
 // of its folder.
 bool bundle_take_label(struct rules *r, bundle_field f, char *out);

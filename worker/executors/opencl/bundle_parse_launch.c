@@ -61,7 +61,7 @@ static bool take_arg_local(struct rules *r, bundle_field f, uint32_t i, void *in
     return rules_u32(r, f, 1u << 24, &a->arg.is.local_bytes);
 }
 
-static bool take_true(struct rules *r, bundle_field f)
+bool bundle_take_true(struct rules *r, bundle_field f)
 {
     static const char *const WORDS[] = {"true", NULL};
     unsigned word;
@@ -74,7 +74,7 @@ static bool take_arg_rows(struct rules *r, bundle_field f, uint32_t i, void *int
     (void)i;
     a->given++;
     a->arg.kind = BUNDLE_ARG_ROWS;
-    return take_true(r, f);
+    return bundle_take_true(r, f);
 }
 
 static bool take_arg(struct rules *r, bundle_field f, uint32_t i, void *into)
@@ -104,7 +104,7 @@ static bool take_size_rows(struct rules *r, bundle_field f, uint32_t i, void *in
 {
     (void)i;
     ((struct bundle_size *)into)->rows = true;
-    return take_true(r, f);
+    return bundle_take_true(r, f);
 }
 
 static bool take_global(struct rules *r, bundle_field f, uint32_t i, void *into)
@@ -129,13 +129,37 @@ static bool take_local(struct rules *r, bundle_field f, uint32_t i, void *into)
     return l->local[l->nlocal++] > 0 || rules_fail(r, f, "a local size is at least 1");
 }
 
+static bool take_concurrent(struct rules *r, bundle_field f, uint32_t i, void *into)
+{
+    (void)i;
+    ((struct launch_draft *)into)->launch->concurrent = true;
+    return bundle_take_true(r, f);
+}
+
+// Launches that run at the same time get a lane each.
+static bool choose_lane(struct rules *r, bundle_field f, struct bundle *b)
+{
+    struct bundle_launch *l = &b->launches[b->nlaunches - 1];
+    if (!l->concurrent)
+        return true;
+    if (b->nlaunches == 1)
+        return rules_fail(r, f, "the first launch has none before it to run with");
+    if (l[-1].lane == 0)
+        l[-1].lane = 1;
+    l->lane = l[-1].lane + 1;
+    if (l->lane > BUNDLE_LANES_MAX)
+        return rules_fail(r, f, "more than %u launches at the same time", BUNDLE_LANES_MAX);
+    if (b->nlanes < l->lane)
+        b->nlanes = l->lane;
+    return true;
+}
+
 bool bundle_take_launch(struct rules *r, bundle_field f, uint32_t i, void *into)
 {
-    static const struct rule LAUNCH[] = {{"kernel", take_kernel, RULE_ONCE},
-                                         {"arg", take_arg, RULE_MANY},
-                                         {"global", take_global, RULE_MANY},
-                                         {"local", take_local, RULE_MANY},
-                                         BUNDLE_RULES_END};
+    static const struct rule LAUNCH[] = {
+        {"kernel", take_kernel, RULE_ONCE},         {"arg", take_arg, RULE_MANY},
+        {"global", take_global, RULE_MANY},         {"local", take_local, RULE_MANY},
+        {"concurrent", take_concurrent, RULE_ONCE}, BUNDLE_RULES_END};
     struct bundle *b = into;
     struct bundle_launch *l =
         bundle_append(r, f, &b->launches, &b->nlaunches, BUNDLE_LAUNCHES_MAX, sizeof(*l));
@@ -151,5 +175,5 @@ bool bundle_take_launch(struct rules *r, bundle_field f, uint32_t i, void *into)
             return rules_fail(r, f, "global size %llu is no multiple of local size %llu",
                               (unsigned long long)l->global[k].size,
                               (unsigned long long)l->local[k]);
-    return true;
+    return choose_lane(r, f, b);
 }

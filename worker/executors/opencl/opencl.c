@@ -12,13 +12,18 @@
 #include "common/checked.h"
 #include "worker/executors/executors.h"
 #include "worker/executors/opencl/bundle.h"
-#include "worker/executors/opencl/child.h"
+#include "worker/device/child.h"
 #include "worker/executors/opencl/convert.h"
 
 // Two would hide the copies behind the kernel; four also a client that lags (fpga.md's servers).
 #define SLOTS 4u
 // Well under the broker's --lease, which would take the whole worker for hung.
 #define LIMIT_MS 20000
+
+static const struct child_kind CHILD = {
+    "sonic-device-opencl",
+    "SONIC was built without OpenCL (its headers and ICD loader were missing)",
+};
 
 struct executor_device {
     struct child *child;
@@ -33,7 +38,7 @@ struct executor_model {
     int memory_fd, limit_ms;
     uint8_t *memory;
     uint64_t slot_bytes;
-    bool reconfigured;
+    bool reconfigured, guarded;
 };
 
 // ---- the device ---------------------------------------------------------------------------------
@@ -77,7 +82,8 @@ static int open_device(const char *argument, struct executor_device **d, char *w
         return -ENOMEM;
     }
     device->slots = w.slots;
-    device->child = child_start(w.platform, w.device, w.slots, &rc, why, size);
+    device->child =
+        child_start(&CHILD, (const char *[]){w.platform, w.device, NULL}, w.slots, &rc, why, size);
     if (device->child)
         *d = device;
     else
@@ -175,13 +181,14 @@ static int load(struct executor_device *d, const struct model_entry *entry,
     if (rc == 0)
         rc = share_memory(m, why, size);
     if (rc == 0)
-        rc = child_load(d->child, m->number, entry->dir, m->memory_fd, &ready, why, size);
+        rc = child_load(d->child, m->number, entry, m->memory_fd, &ready, why, size);
     if (rc != 0) {
         unload(m);
         return rc;
     }
     d->nmodels++;
     m->reconfigured = ready.reconfigured;
+    m->guarded = ready.guarded;
     *memory_bytes = ready.memory_bytes;
     *out = m;
     return 0;
@@ -224,17 +231,76 @@ static void bring_out(const struct executor_model *m, const uint8_t *memory, uin
     }
 }
 
+// Where a device's word that a kernel ended well is worth nothing, its output has to say so: what
+// stood in the last row before the run must not stand there after it. A result may be that by
+// chance; it is not the other guard, too.
+static const unsigned char GUARDS[] = {0xa5, 0x5a};
+
+static unsigned char *last_row(const struct executor_model *m, uint8_t *memory, uint32_t output,
+                               uint32_t n, size_t *bytes)
+{
+    const struct bundle_io *io = &m->bundle.outputs[output];
+    *bytes = io->elements * dtype_bytes(io->type);
+    return memory + bundle_slot_offset(&m->bundle, io->buffer) + (n - 1) * io->stride;
+}
+
+static void guard(const struct executor_model *m, uint8_t *memory, uint32_t n, unsigned char guard)
+{
+    size_t bytes;
+    for (uint32_t i = 0; i < m->bundle.noutputs; i++) {
+        unsigned char *row = last_row(m, memory, i, n, &bytes);
+        memset(row, guard, bytes);
+    }
+}
+
+// The output that still is what it was, or NULL.
+static const char *untouched(const struct executor_model *m, uint8_t *memory, uint32_t n,
+                             unsigned char guard)
+{
+    size_t bytes, same;
+    for (uint32_t i = 0; i < m->bundle.noutputs; i++) {
+        const unsigned char *row = last_row(m, memory, i, n, &bytes);
+        for (same = 0; same < bytes && row[same] == guard; same++)
+            ;
+        if (same == bytes)
+            return m->bundle.outputs[i].tensor;
+    }
+    return NULL;
+}
+
+static bool run_guarded(struct executor_model *m, uint32_t slot, const struct pipe_run *run,
+                        struct pipe_done *done)
+{
+    struct child *child = m->device->child;
+    uint8_t *memory = m->memory + slot * m->slot_bytes;
+    const char *output = NULL;
+    if (!m->guarded)
+        return child_run(child, slot, run, m->limit_ms, done);
+    for (size_t i = 0; i < sizeof(GUARDS); i++) {
+        guard(m, memory, run->rows, GUARDS[i]);
+        if (!child_run(child, slot, run, m->limit_ms, done))
+            return false;
+        output = untouched(m, memory, run->rows, GUARDS[i]);
+        if (!output)
+            return true;
+    }
+    snprintf(done->text, sizeof(done->text),
+             "%s: the plan of model %s ended without an error, and output \"%s\" was not written",
+             child_name(child), m->config.name, output);
+    return false;
+}
+
 // One run of the plan over rows `from` on, `n` of them.
 static enum executor_outcome run_part(struct executor_model *m, uint32_t slot, uint32_t from,
                                       uint32_t n, struct execution *x)
 {
     struct child *child = m->device->child;
     uint8_t *memory = m->memory + slot * m->slot_bytes;
-    struct pipe_run run = {m->number, n};
+    struct pipe_run run = {m->number, n, 0};
     struct pipe_done done;
     uint64_t generation = child_hold(child);
     bool good = bring_in(m, memory, from, n, x);
-    bool ran = good && child_run(child, slot, &run, m->limit_ms, &done);
+    bool ran = good && run_guarded(m, slot, &run, &done);
     if (ran)
         bring_out(m, memory, from, n, x);
     child_release(child);

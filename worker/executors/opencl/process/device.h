@@ -6,12 +6,15 @@
 
 #define CL_TARGET_OPENCL_VERSION 120
 #include <CL/cl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "worker/executors/opencl/bundle.h"
-#include "worker/executors/opencl/pipe.h"
+#include "worker/device/pipe.h"
+
+struct xilinx;
 
 struct device {
     cl_platform_id platform;
@@ -22,6 +25,7 @@ struct device {
     uint32_t nslots;
     cl_command_queue queues[PIPE_SLOTS_MAX]; // all the same one where that runs out of order
     _Atomic(struct device_model *) models[PIPE_MODELS_MAX];
+    struct xilinx *card;         // a Xilinx card that has been programmed, else NULL
     atomic_ullong busy_until_ns; // by the device's clock: when the last kernel ended
 };
 
@@ -37,10 +41,16 @@ struct device_model {
     struct bundle bundle;
     cl_program program;
     const struct bundle_program *chosen;
-    void *memory; // shared with the worker
+    bool reconfigured; // the board, for this model
+    void *memory;      // shared with the worker
     uint64_t memory_bytes;
     uint64_t device_bytes;
-    cl_mem *weights;
+    uint32_t *banks; // of each unit's buffers, on a Xilinx card, else NULL
+    cl_mem *weights; // of each unit
+    // What runs at the same time: a queue in order for each of the launches, of all slots. A run
+    // is put into all of them at once, or two runs' rows would mix in the kernels' channels.
+    cl_command_queue lanes[BUNDLE_LANES_MAX];
+    pthread_mutex_t lanes_lock;
     struct device_slot slots[PIPE_SLOTS_MAX];
 };
 
@@ -48,6 +58,11 @@ struct device_model {
 const char *device_error(cl_int e);
 // 0, or -EIO with "PLATFORM, DEVICE: what: error" in `why`.
 int device_fail(const struct device *d, cl_int e, const char *what, char *why, size_t size);
+
+// PoCL asks hwloc for processors and memory, which asks /sys; in a bare chroot or container without
+// it PoCL finds no memory and gives up. Tells hwloc what the C library knows. Before any OpenCL
+// call.
+void device_describe_machine(void);
 
 // Looks where the ICD loader looks: how many vendors' libraries are named there, and "; FILE names
 // a library that cannot be loaded: REASON" of each of those, which the loader leaves out in
@@ -61,16 +76,21 @@ int device_open(struct device *d, const char *platform, const char *device, uint
 // Whether a bundle has room on the device, with all slots. 0, or -ENOSPC with words.
 int device_fits(const struct device *d, const struct bundle *b, char *why, size_t size);
 
-// Builds or loads the bundle's program for this device, by the cache where it is source.
-int device_program(const struct device *d, const struct bundle *b, cl_program *program,
-                   const struct bundle_program **chosen, char *why, size_t size);
+// Builds or loads the bundle's program for this device, by the cache where it is source; sets
+// program, chosen and reconfigured. 0, or a negative errno with words.
+int device_program(struct device *d, struct device_model *m, char *why, size_t size);
+// Into how many units a model's slots are divided; at least 1.
+uint32_t device_units(const struct device_model *m);
 
 // Loads a bundle over the shared memory (descriptor, taken over). 0, or a negative errno.
 int device_load(struct device *d, const struct pipe_load *load, int memory, uint64_t *bytes,
                 char *why, size_t size);
 
-// Whether this model, which is loaded, has put another program onto a board.
-bool device_reconfigured(const struct device *d, uint32_t model);
+// What the answer to a LOAD says of the model beside its memory.
+void device_describe(const struct device *d, uint32_t model, struct pipe_ready *ready);
+
+// How the host takes an INPUT or OUTPUT buffer back.
+cl_map_flags device_map_flags(const struct device_model *m, uint32_t buffer);
 
 // Runs the plan on a slot; words in done->text.
 void device_run(struct device *d, uint32_t slot, const struct pipe_run *run,

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "worker/executors/opencl/process/device.h"
+#include "worker/executors/opencl/process/xilinx.h"
 
 struct loading {
     struct device *device;
@@ -25,12 +26,40 @@ static int fail(struct loading *l, cl_int e, const char *what, const char *name)
     return device_fail(l->device, e, text, l->why, l->size);
 }
 
+static cl_mem make_buffer(struct loading *l, uint32_t unit, uint32_t i, cl_mem_flags flags,
+                          void *host, cl_int *e)
+{
+    const struct device_model *m = l->model;
+    uint64_t bytes = m->bundle.buffers[i].bytes;
+    l->model->device_bytes += bytes;
+    if (!m->banks)
+        return clCreateBuffer(l->device->context, flags, bytes, host, e);
+    return xilinx_buffer(l->device->context, flags, bytes, host,
+                         m->banks[unit * m->bundle.nbuffers + i], e);
+}
+
 // ---- weights ------------------------------------------------------------------------------------
+
+// Units whose banks are the same share a buffer.
+static cl_int share_weight(struct loading *l, uint32_t i, void *bytes)
+{
+    struct device_model *m = l->model;
+    const uint32_t n = m->bundle.nbuffers, nunits = device_units(m);
+    cl_int e = CL_SUCCESS;
+    for (uint32_t u = 0; u < nunits && e == CL_SUCCESS; u++) {
+        uint32_t k = 0;
+        while (k < u && m->banks && m->banks[k * n + i] != m->banks[u * n + i])
+            k++;
+        m->weights[u * n + i] =
+            k < u ? m->weights[k * n + i]
+                  : make_buffer(l, u, i, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR, bytes, &e);
+    }
+    return e;
+}
 
 static int load_weight(struct loading *l, FILE *file, uint32_t i)
 {
     const struct bundle_buffer *x = &l->model->bundle.buffers[i];
-    cl_int e = CL_OUT_OF_HOST_MEMORY;
     void *bytes = malloc(x->bytes);
     bool whole = bytes && fseek(file, (long)x->offset, SEEK_SET) == 0 &&
                  fread(bytes, 1, x->bytes, file) == x->bytes;
@@ -42,18 +71,21 @@ static int load_weight(struct loading *l, FILE *file, uint32_t i)
                  (unsigned long long)x->offset, (unsigned long long)(x->offset + x->bytes));
         return -EINVAL;
     }
-    l->model->weights[i] = clCreateBuffer(
-        l->device->context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR, x->bytes, bytes, &e);
+    cl_int e = share_weight(l, i, bytes);
     free(bytes);
-    l->model->device_bytes += x->bytes;
     return e == CL_SUCCESS ? 0 : fail(l, e, "no device memory for buffer", x->name);
 }
 
-static int load_weights(struct loading *l)
+static int make_weights(struct loading *l)
 {
     const struct bundle *b = &l->model->bundle;
     char path[4400];
     int rc = 0;
+    l->model->weights = calloc((size_t)device_units(l->model) * b->nbuffers + 1, sizeof(cl_mem));
+    if (!l->model->weights) {
+        snprintf(l->why, l->size, "out of memory");
+        return -ENOMEM;
+    }
     if (!b->weights[0])
         return 0;
     snprintf(path, sizeof(path), "%s/%s", b->dir, b->weights);
@@ -74,6 +106,7 @@ static int load_weights(struct loading *l)
 // INPUT and OUTPUT lie in the memory that the worker shares; it is the host's until a run.
 static int make_shared(struct loading *l, uint32_t slot, uint32_t i)
 {
+    const uint32_t unit = slot % device_units(l->model);
     struct device_model *m = l->model;
     const struct bundle_buffer *x = &m->bundle.buffers[i];
     struct device_slot *s = &m->slots[slot];
@@ -81,14 +114,12 @@ static int make_shared(struct loading *l, uint32_t slot, uint32_t i)
                     bundle_slot_offset(&m->bundle, i);
     bool in = x->use == BUNDLE_INPUT;
     cl_int e;
-    s->buffers[i] = clCreateBuffer(
-        l->device->context, CL_MEM_USE_HOST_PTR | (in ? CL_MEM_READ_ONLY : CL_MEM_WRITE_ONLY),
-        x->bytes, host, &e);
+    s->buffers[i] = make_buffer(
+        l, unit, i, CL_MEM_USE_HOST_PTR | (in ? CL_MEM_READ_ONLY : CL_MEM_WRITE_ONLY), host, &e);
     if (e != CL_SUCCESS)
         return fail(l, e, "no device memory for buffer", x->name);
-    s->mapped[i] =
-        clEnqueueMapBuffer(l->device->queues[slot], s->buffers[i], CL_TRUE,
-                           in ? CL_MAP_WRITE : CL_MAP_READ, 0, x->bytes, 0, NULL, NULL, &e);
+    s->mapped[i] = clEnqueueMapBuffer(l->device->queues[slot], s->buffers[i], CL_TRUE,
+                                      device_map_flags(m, i), 0, x->bytes, 0, NULL, NULL, &e);
     if (e != CL_SUCCESS)
         return fail(l, e, "cannot map buffer", x->name);
     if (s->mapped[i] != host) {
@@ -103,20 +134,19 @@ static int make_buffers(struct loading *l, uint32_t slot)
 {
     struct device_model *m = l->model;
     struct device_slot *s = &m->slots[slot];
+    const uint32_t unit = slot % device_units(m);
     int rc = 0;
     for (uint32_t i = 0; i < m->bundle.nbuffers && rc == 0; i++) {
         const struct bundle_buffer *x = &m->bundle.buffers[i];
         cl_int e = CL_SUCCESS;
         if (x->use == BUNDLE_WEIGHTS) {
-            s->buffers[i] = m->weights[i];
+            s->buffers[i] = m->weights[unit * m->bundle.nbuffers + i];
             continue;
         }
-        m->device_bytes += x->bytes;
         if (x->use != BUNDLE_SCRATCH)
             rc = make_shared(l, slot, i);
         else
-            s->buffers[i] =
-                clCreateBuffer(l->device->context, CL_MEM_READ_WRITE, x->bytes, NULL, &e);
+            s->buffers[i] = make_buffer(l, unit, i, CL_MEM_READ_WRITE, NULL, &e);
         if (e != CL_SUCCESS)
             rc = fail(l, e, "no device memory for buffer", x->name);
     }
@@ -152,6 +182,36 @@ static void kernel_name(const struct loading *l, const struct bundle_launch *lau
         snprintf(name, size, "%s:{%s}", launch->kernel, p->units[slot % p->nunits]);
 }
 
+// What a compiler for a board refuses, some runtimes take, and fail at the first run.
+static int kernel_fits(struct loading *l, cl_kernel kernel, const char *name,
+                       const struct bundle_launch *launch)
+{
+    const struct device *d = l->device;
+    cl_ulong takes = 0, has = UINT64_MAX;
+    size_t group = 1, most = SIZE_MAX;
+    for (uint32_t k = 0; k < launch->nlocal; k++)
+        group *= launch->local[k]; // at most 2^20 each
+    clGetKernelWorkGroupInfo(kernel, d->id, CL_KERNEL_LOCAL_MEM_SIZE, sizeof(takes), &takes, NULL);
+    clGetDeviceInfo(d->id, CL_DEVICE_LOCAL_MEM_SIZE, sizeof(has), &has, NULL);
+    clGetKernelWorkGroupInfo(kernel, d->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof(most), &most, NULL);
+    has = has ? has : UINT64_MAX; // not told
+    most = most ? most : SIZE_MAX;
+    if (takes <= has && group <= most)
+        return 0;
+    if (takes > has)
+        snprintf(l->why, l->size,
+                 "%s, %s: %s/%s: kernel \"%s\" takes %llu bytes of local memory, the device has "
+                 "%llu",
+                 d->platform_name, d->name, l->model->bundle.dir, l->model->chosen->file, name,
+                 (unsigned long long)takes, (unsigned long long)has);
+    else
+        snprintf(l->why, l->size,
+                 "%s, %s: %s/" BUNDLE_FILE ": kernel \"%s\" runs in groups of %zu at most; local "
+                 "makes it %zu",
+                 d->platform_name, d->name, l->model->bundle.dir, name, most, group);
+    return -ENOSPC;
+}
+
 static int make_kernel(struct loading *l, uint32_t slot, uint32_t i)
 {
     struct device_model *m = l->model;
@@ -179,7 +239,7 @@ static int make_kernel(struct loading *l, uint32_t slot, uint32_t i)
             return fail(l, e, what, name);
         }
     }
-    return 0;
+    return kernel_fits(l, kernel, name, launch);
 }
 
 static int make_slot(struct loading *l, uint32_t slot)
@@ -228,6 +288,17 @@ int device_fits(const struct device *d, const struct bundle *b, char *why, size_
     return -ENOSPC;
 }
 
+static int open_lanes(struct loading *l)
+{
+    struct device_model *m = l->model;
+    cl_int e = CL_SUCCESS;
+    pthread_mutex_init(&m->lanes_lock, NULL);
+    for (uint32_t i = 0; i < m->bundle.nlanes && e == CL_SUCCESS; i++)
+        m->lanes[i] =
+            clCreateCommandQueue(l->device->context, l->device->id, CL_QUEUE_PROFILING_ENABLE, &e);
+    return e == CL_SUCCESS ? 0 : fail(l, e, "no queue for the launches of", m->bundle.dir);
+}
+
 static int map_memory(struct loading *l, int fd)
 {
     struct device_model *m = l->model;
@@ -255,14 +326,17 @@ int device_load(struct device *d, const struct pipe_load *load, int memory, uint
         return rc;
     }
     m->device = d;
-    m->weights = calloc(m->bundle.nbuffers + 1, sizeof(cl_mem));
     rc = map_memory(&l, memory);
     if (rc == 0)
         rc = device_fits(d, &m->bundle, why, size);
     if (rc == 0)
-        rc = device_program(d, &m->bundle, &m->program, &m->chosen, why, size);
+        rc = device_program(d, m, why, size);
+    if (rc == 0 && d->card)
+        rc = xilinx_place(d, m, why, size);
     if (rc == 0)
-        rc = load_weights(&l);
+        rc = make_weights(&l);
+    if (rc == 0)
+        rc = open_lanes(&l);
     for (uint32_t i = 0; i < d->nslots && rc == 0; i++)
         rc = make_slot(&l, i);
     // What a failure leaves behind goes with the process, which the worker ends then.
@@ -273,10 +347,25 @@ int device_load(struct device *d, const struct pipe_load *load, int memory, uint
     return rc;
 }
 
-// Only a board is what its program makes of it; processors keep many programs side by side.
-bool device_reconfigured(const struct device *d, uint32_t model)
+// Under XRT every event of a kernel that has ended says COMPLETE, also of one that was aborted or
+// timed out: nothing but its output tells.
+static bool guarded(const struct device *d, const struct device_model *m)
 {
-    cl_device_type type = 0;
-    clGetDeviceInfo(d->id, CL_DEVICE_TYPE, sizeof(type), &type, NULL);
-    return (type & CL_DEVICE_TYPE_ACCELERATOR) && !atomic_load(&d->models[model])->chosen->source;
+    return xilinx_card(d) && !m->chosen->unchecked;
+}
+
+void device_describe(const struct device *d, uint32_t model, struct pipe_ready *ready)
+{
+    const struct device_model *m = atomic_load(&d->models[model]);
+    ready->reconfigured = m->reconfigured;
+    ready->guarded = guarded(d, m);
+}
+
+// The worker writes all of an INPUT: what the device has of it need not be fetched. What it leaves
+// in a guarded OUTPUT is to be seen on the device.
+cl_map_flags device_map_flags(const struct device_model *m, uint32_t buffer)
+{
+    if (m->bundle.buffers[buffer].use == BUNDLE_INPUT)
+        return CL_MAP_WRITE_INVALIDATE_REGION;
+    return guarded(m->device, m) ? CL_MAP_READ | CL_MAP_WRITE : CL_MAP_READ;
 }

@@ -130,6 +130,8 @@ static int find_device(struct device *d, const char *wish, char *why, size_t siz
     for (cl_uint i = 0; i < n && i < DEVICES_MAX; i++) {
         if (clGetDeviceInfo(ids[i], CL_DEVICE_NAME, sizeof(d->name), d->name, NULL) != CL_SUCCESS)
             continue;
+        if (!d->name[0]) // XRT without a card
+            snprintf(d->name, sizeof(d->name), "device %u", (unsigned)i);
         list(names, sizeof(names), d->name);
         if (!chosen(wish, i, d->name))
             continue;

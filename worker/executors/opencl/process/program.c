@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "worker/executors/opencl/process/device.h"
+#include "worker/executors/opencl/process/xilinx.h"
 
 #define FILE_BYTES_MAX (1l << 30)
 
@@ -193,28 +194,57 @@ static int from_source(const struct device *d, const struct bundle_program *p, c
     return rc;
 }
 
-int device_program(const struct device *d, const struct bundle *b, cl_program *program,
-                   const struct bundle_program **chosen, char *why, size_t size)
+// Only a board is what its program makes of it; processors keep many programs side by side.
+static bool is_board(const struct device *d)
+{
+    cl_device_type type = 0;
+    clGetDeviceInfo(d->id, CL_DEVICE_TYPE, sizeof(type), &type, NULL);
+    return type & CL_DEVICE_TYPE_ACCELERATOR;
+}
+
+static int from_xclbin(struct device *d, struct device_model *m, const char *bytes, size_t len,
+                       const char *path, char *why, size_t size)
+{
+    int rc = xilinx_program(d, bytes, len, path, &m->program, why, size);
+    if (rc != 0 || m->program)
+        return rc;
+    m->reconfigured = true;
+    rc = from_binary(d, bytes, len, path, &m->program, why, size);
+    return rc == 0 ? xilinx_loaded(d, bytes, len, path, m->program, why, size) : rc;
+}
+
+int device_program(struct device *d, struct device_model *m, char *why, size_t size)
 {
     char path[4400];
     size_t len;
-    const struct bundle_program *p = choose(d, b);
+    int rc;
+    const struct bundle_program *p = m->chosen = choose(d, &m->bundle);
     if (!p) {
         snprintf(why, size,
                  "%s/" BUNDLE_FILE ": no program of it is for platform \"%s\", device \"%s\"",
-                 b->dir, d->platform_name, d->name);
+                 m->bundle.dir, d->platform_name, d->name);
         return -EINVAL;
     }
-    snprintf(path, sizeof(path), "%s/%s", b->dir, p->file);
+    snprintf(path, sizeof(path), "%s/%s", m->bundle.dir, p->file);
     char *bytes = read_file(path, &len);
     if (!bytes) {
         int e = errno;
         snprintf(why, size, "%s: %s", path, strerror(e));
         return -e;
     }
-    *chosen = p;
-    int rc = p->source ? from_source(d, p, bytes, path, program, why, size)
-                       : from_binary(d, bytes, len, path, program, why, size);
+    if (p->source) {
+        rc = from_source(d, p, bytes, path, &m->program, why, size);
+    } else if (xilinx_card(d)) {
+        rc = from_xclbin(d, m, bytes, len, path, why, size);
+    } else {
+        m->reconfigured = is_board(d);
+        rc = from_binary(d, bytes, len, path, &m->program, why, size);
+    }
     free(bytes);
     return rc;
+}
+
+uint32_t device_units(const struct device_model *m)
+{
+    return m->chosen->nunits ? m->chosen->nunits : 1;
 }

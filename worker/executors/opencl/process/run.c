@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One run of a plan: buffers to the device, launches one after another, results back. On a queue
-// that runs out of order the chain is held together by events alone.
+// One run of a plan: buffers to the device, launches one after another or several at the same time,
+// results back. On a queue that runs out of order the chain is held together by events alone.
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +14,8 @@ struct chain {
     struct device_model *model;
     uint32_t slot, rows;
     cl_command_queue queue;
-    uint32_t n, nwrite; // all, and those before the first launch
+    uint32_t n, nwrite;       // all, and those before the first launch
+    uint32_t from, wait_from; // where the step began that is being made, and the one before it
     cl_event *events;
     cl_int error;
     char what[200];
@@ -63,14 +64,23 @@ static bool set_rows(struct chain *c, const struct bundle_launch *launch, cl_ker
     return true;
 }
 
+// What comes now waits for all that there is since the last such call.
+static void begin_step(struct chain *c)
+{
+    c->wait_from = c->from;
+    c->from = c->n;
+}
+
 static bool launch_one(struct chain *c, uint32_t i)
 {
     const struct bundle_launch *launch = &c->model->bundle.launches[i];
     cl_kernel kernel = c->model->slots[c->slot].kernels[i];
     size_t global[3] = {1, 1, 1}, local[3];
-    // The first waits for all buffers, each further one for the one before it.
-    cl_uint nwait = i == 0 ? c->nwrite : 1;
-    const cl_event *wait = i == 0 ? c->events : &c->events[c->n - 1];
+    cl_command_queue queue = launch->lane ? c->model->lanes[launch->lane - 1] : c->queue;
+    if (!launch->concurrent)
+        begin_step(c);
+    cl_uint nwait = c->from - c->wait_from;
+    const cl_event *wait = &c->events[c->wait_from];
     for (uint32_t k = 0; k < launch->nglobal; k++)
         global[k] = launch->global[k].size * (launch->global[k].rows ? c->rows : 1);
     for (uint32_t k = 0; k < launch->nlocal; k++)
@@ -78,8 +88,8 @@ static bool launch_one(struct chain *c, uint32_t i)
     if (!set_rows(c, launch, kernel))
         return false;
     cl_int e = launch->nglobal == 0
-                   ? clEnqueueTask(c->queue, kernel, nwait, nwait ? wait : NULL, &c->events[c->n])
-                   : clEnqueueNDRangeKernel(c->queue, kernel, launch->nglobal, NULL, global,
+                   ? clEnqueueTask(queue, kernel, nwait, nwait ? wait : NULL, &c->events[c->n])
+                   : clEnqueueNDRangeKernel(queue, kernel, launch->nglobal, NULL, global,
                                             launch->nlocal ? local : NULL, nwait,
                                             nwait ? wait : NULL, &c->events[c->n]);
     if (!check(c, e, "launching kernel", launch->kernel))
@@ -88,19 +98,33 @@ static bool launch_one(struct chain *c, uint32_t i)
     return true;
 }
 
+static bool launch_all(struct chain *c)
+{
+    struct device_model *m = c->model;
+    bool queued = true;
+    if (m->bundle.nlanes > 0)
+        pthread_mutex_lock(&m->lanes_lock);
+    for (uint32_t i = 0; i < m->bundle.nlaunches && queued; i++)
+        queued = launch_one(c, i);
+    if (m->bundle.nlanes > 0)
+        pthread_mutex_unlock(&m->lanes_lock);
+    return queued;
+}
+
 static bool hand_back(struct chain *c)
 {
     const struct bundle *b = &c->model->bundle;
     struct device_slot *s = &c->model->slots[c->slot];
-    cl_event last = c->events[c->n - 1];
+    begin_step(c);
+    cl_uint nwait = c->from - c->wait_from;
     for (uint32_t i = 0; i < b->nbuffers; i++) {
         const struct bundle_buffer *x = &b->buffers[i];
         cl_int e = CL_SUCCESS;
         if (!shared(x))
             continue;
-        void *host = clEnqueueMapBuffer(c->queue, s->buffers[i], CL_FALSE,
-                                        x->use == BUNDLE_INPUT ? CL_MAP_WRITE : CL_MAP_READ, 0,
-                                        x->bytes, 1, &last, &c->events[c->n], &e);
+        void *host =
+            clEnqueueMapBuffer(c->queue, s->buffers[i], CL_FALSE, device_map_flags(c->model, i), 0,
+                               x->bytes, nwait, &c->events[c->wait_from], &c->events[c->n], &e);
         if (!check(c, e, "reading buffer", x->name))
             return false;
         c->n++;
@@ -145,16 +169,19 @@ static uint64_t between(uint64_t from, uint64_t to)
 
 static void profile(struct chain *c, struct pipe_done *done)
 {
-    uint32_t first = c->nwrite, last = c->nwrite + c->model->bundle.nlaunches - 1;
-    uint64_t start = event_ns(c->events[first], CL_PROFILING_COMMAND_START);
-    uint64_t end = event_ns(c->events[last], CL_PROFILING_COMMAND_END);
+    uint32_t first = c->nwrite, behind = c->nwrite + c->model->bundle.nlaunches;
+    uint64_t start = UINT64_MAX, end = 0;
     for (uint32_t i = 0; i < c->n; i++) {
-        uint64_t took = between(event_ns(c->events[i], CL_PROFILING_COMMAND_START),
-                                event_ns(c->events[i], CL_PROFILING_COMMAND_END));
-        if (i < first)
-            done->write_ns += took;
-        else if (i > last)
-            done->read_ns += took;
+        uint64_t from = event_ns(c->events[i], CL_PROFILING_COMMAND_START);
+        uint64_t to = event_ns(c->events[i], CL_PROFILING_COMMAND_END);
+        if (i < first) {
+            done->write_ns += between(from, to);
+        } else if (i >= behind) {
+            done->read_ns += between(from, to);
+        } else { // the kernels': from the first to begin to the last to end
+            start = from < start ? from : start;
+            end = to > end ? to : end;
+        }
     }
     done->kernel_ns = between(start, end);
     unsigned long long before = atomic_load(&c->device->busy_until_ns);
@@ -176,11 +203,10 @@ void device_run(struct device *d, uint32_t slot, const struct pipe_run *run, str
     struct chain c = {
         .device = d, .model = m, .slot = slot, .rows = run->rows, .queue = d->queues[slot]};
     c.events = calloc(2 * m->bundle.nbuffers + m->bundle.nlaunches, sizeof(cl_event));
-    bool queued = c.events && hand_over(&c);
-    for (uint32_t i = 0; i < m->bundle.nlaunches && queued; i++)
-        queued = launch_one(&c, i);
-    queued = queued && hand_back(&c);
-    wait_for(&c);
+    bool queued = c.events && hand_over(&c) && launch_all(&c) && hand_back(&c);
+    // What is half queued may wait for the rest for ever; the worker ends the process anyway.
+    if (queued)
+        wait_for(&c);
     if (queued && c.error == CL_SUCCESS) {
         done->outcome = PIPE_OK;
         profile(&c, done);

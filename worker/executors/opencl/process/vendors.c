@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Why a vendor's platform is not there. The ICD loader passes over a library that it cannot load
-// without a word: this asks again, in words.
+// What vendors' libraries need told, and why a vendor's platform is not there. The ICD loader
+// passes over a library that it cannot load without a word: this asks again, in words.
 #include <dirent.h>
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "worker/executors/opencl/process/device.h"
 
@@ -78,4 +79,15 @@ uint32_t device_vendors(char *words, size_t size)
     else
         try_folder(&c, place);
     return c.nfiles;
+}
+
+void device_describe_machine(void)
+{
+    char text[96];
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN), pages = sysconf(_SC_PHYS_PAGES);
+    if (access("/sys/devices/system/cpu", R_OK) == 0 || cpus < 1 || pages < 1)
+        return;
+    snprintf(text, sizeof(text), "numa:1(memory=%lldMB) pu:%ld",
+             (long long)pages * sysconf(_SC_PAGESIZE) >> 20, cpus);
+    setenv("HWLOC_SYNTHETIC", text, 0);
 }

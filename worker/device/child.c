@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "worker/executors/opencl/child.h"
+#include "worker/device/child.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,13 +18,17 @@
 #include "common/log.h"
 #include "worker/executor.h"
 
-#define PROGRAM "sonic-device-opencl"
+#define WORDS_MAX 3u // before the number of slots
 // Opening a device and building a program take seconds; a reconfiguration of a board more.
 #define START_MS 120000
 #define LOAD_MS 600000
 // So many faults in so long are no accident any more.
 #define FAULTS_MAX 5u
 #define FAULTS_WITHIN_US 600000000u
+// What sensors said is no news after so long: the driver hangs, or the process.
+#define SENSED_WITHIN_US 5000000u
+// Sockets beside the slots'.
+#define OTHERS ((uint32_t)(PIPE_SLOT - PIPE_CONTROL))
 
 struct loaded {
     struct pipe_load load;
@@ -32,13 +36,15 @@ struct loaded {
 };
 
 struct child {
-    char program[4096], platform[128], device[128], name[128], slots_text[16];
+    const struct child_kind *kind;
+    char program[4096], words[WORDS_MAX][128], name[128], slots_text[16];
+    uint32_t nwords;
     uint32_t slots, nloaded;
     uint64_t memory_bytes;
     // Whoever runs something holds it shared; whoever starts the process again, alone.
     pthread_rwlock_t life;
     uint64_t generation; // of the process; changed under `lock` too
-    int control, fds[PIPE_SLOTS_MAX];
+    int control, sensors_fd, fds[PIPE_SLOTS_MAX];
     bool lost;
     uint64_t faults_us[FAULTS_MAX]; // the last ones, a ring
     pthread_mutex_t lock;           // of what is below
@@ -46,22 +52,25 @@ struct child {
     pid_t pid;
     bool ended; // killed; the rest follows under `life`
     uint64_t write_ns, kernel_ns, read_ns, idle_ns;
+    struct device_sensors sensors;
+    uint64_t sensed_us;
     char reason[PIPE_TEXT];
     struct loaded loaded[]; // of PIPE_MODELS_MAX
 };
 
 // ---- the process --------------------------------------------------------------------------------
 
-static bool find_program(char *path, size_t size)
+// Beside this program.
+static bool find_program(const char *name, char *path, size_t size)
 {
-    ssize_t n = readlink("/proc/self/exe", path, size - sizeof(PROGRAM) - 1);
+    ssize_t n = readlink("/proc/self/exe", path, size - strlen(name) - 2);
     if (n <= 0)
         return false;
     path[n] = '\0';
     char *slash = strrchr(path, '/');
     if (!slash)
         return false;
-    memcpy(slash + 1, PROGRAM, sizeof(PROGRAM));
+    strcpy(slash + 1, name);
     return access(path, X_OK) == 0;
 }
 
@@ -69,11 +78,11 @@ static bool find_program(char *path, size_t size)
 // places, by way of numbers above all of them.
 static void become_device(const struct child *c, const int *theirs, char *const *args)
 {
-    int high[PIPE_SLOTS_MAX + 1];
+    int high[PIPE_SLOTS_MAX + OTHERS];
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    for (uint32_t i = 0; i <= c->slots; i++)
+    for (uint32_t i = 0; i < c->slots + OTHERS; i++)
         high[i] = fcntl(theirs[i], F_DUPFD_CLOEXEC, 256);
-    for (uint32_t i = 0; i <= c->slots; i++)
+    for (uint32_t i = 0; i < c->slots + OTHERS; i++)
         if (high[i] < 0 || dup2(high[i], PIPE_CONTROL + (int)i) < 0)
             _exit(127);
     execv(c->program, args);
@@ -87,7 +96,7 @@ static void close_all(int *fds, uint32_t n)
             close(fds[i]);
 }
 
-// The pairs' first ends are ours: control, then slots.
+// The pairs' first ends are ours: control, sensors, then slots.
 static bool make_pairs(uint32_t n, int *ours, int *theirs)
 {
     for (uint32_t i = 0; i < n; i++) {
@@ -117,19 +126,23 @@ static bool receive(int fd, void *packet, size_t size, int limit_ms)
 
 static int spawn(struct child *c, char *why, size_t size)
 {
-    int ours[PIPE_SLOTS_MAX + 1], theirs[PIPE_SLOTS_MAX + 1];
-    char *const args[] = {c->program, c->platform, c->device, c->slots_text, NULL};
+    int ours[PIPE_SLOTS_MAX + OTHERS], theirs[PIPE_SLOTS_MAX + OTHERS];
+    char *args[WORDS_MAX + 3] = {c->program};
     struct pipe_ready ready;
-    if (!make_pairs(c->slots + 1, ours, theirs)) {
+    for (uint32_t i = 0; i < c->nwords; i++)
+        args[1 + i] = c->words[i];
+    args[1 + c->nwords] = c->slots_text;
+    if (!make_pairs(c->slots + OTHERS, ours, theirs)) {
         snprintf(why, size, "cannot open sockets: %s", strerror(errno));
         return -EMFILE;
     }
     pid_t pid = fork();
     if (pid == 0)
         become_device(c, theirs, args);
-    close_all(theirs, c->slots + 1);
+    close_all(theirs, c->slots + OTHERS);
     c->control = ours[0];
-    memcpy(c->fds, ours + 1, c->slots * sizeof(int));
+    c->sensors_fd = ours[PIPE_SENSORS - PIPE_CONTROL];
+    memcpy(c->fds, ours + OTHERS, c->slots * sizeof(int));
     pthread_mutex_lock(&c->lock);
     c->pid = pid;
     c->ended = false;
@@ -178,10 +191,10 @@ static void reap(struct child *c, char *how, size_t size)
                  strsignal(WTERMSIG(status)));
     else if (how && pid > 0 && !killed)
         snprintf(how, size, "it left with status %d", WEXITSTATUS(status));
-    if (c->control >= 0)
-        close(c->control);
+    close_all(&c->control, 1);
+    close_all(&c->sensors_fd, 1);
     close_all(c->fds, c->slots);
-    c->control = -1;
+    c->control = c->sensors_fd = -1;
     memset(c->fds, 0xff, sizeof(c->fds));
 }
 
@@ -231,7 +244,7 @@ static int start_again(struct child *c, char *why, size_t size)
     return rc;
 }
 
-int child_load(struct child *c, uint32_t model, const char *version_dir, int memory,
+int child_load(struct child *c, uint32_t model, const struct model_entry *entry, int memory,
                struct pipe_ready *ready, char *why, size_t size)
 {
     struct loaded *l = &c->loaded[c->nloaded];
@@ -241,7 +254,8 @@ int child_load(struct child *c, uint32_t model, const char *version_dir, int mem
         return -ENOSPC;
     }
     l->load.model = model;
-    snprintf(l->load.version_dir, sizeof(l->load.version_dir), "%s", version_dir);
+    l->load.config = entry->config;
+    snprintf(l->load.version_dir, sizeof(l->load.version_dir), "%s", entry->dir);
     l->memory = memory;
     int rc = load_now(c, l, ready, why, size);
     if (rc == 0) {
@@ -323,14 +337,32 @@ static void account(struct child *c, const struct pipe_done *done)
     pthread_mutex_unlock(&c->lock);
 }
 
+// The newest of what has come. Not while the process is started again, which takes long.
+static void take_sensors(struct child *c)
+{
+    struct device_sensors s;
+    if (pthread_rwlock_tryrdlock(&c->life) != 0)
+        return;
+    while (c->sensors_fd >= 0 &&
+           recv(c->sensors_fd, &s, sizeof(s), MSG_DONTWAIT) == (ssize_t)sizeof(s)) {
+        c->sensors = s;
+        c->sensed_us = clock_now_us();
+    }
+    pthread_rwlock_unlock(&c->life);
+}
+
 void child_usage(struct child *c, struct device_usage *usage)
 {
     pthread_mutex_lock(&c->lock);
+    take_sensors(c);
+    if (clock_now_us() - c->sensed_us > SENSED_WITHIN_US)
+        c->sensors.known = 0;
     *usage = (struct device_usage){.write_us = c->write_ns / 1000,
                                    .kernel_us = c->kernel_ns / 1000,
                                    .read_us = c->read_ns / 1000,
                                    .idle_us = c->idle_ns / 1000,
-                                   .faults = c->nfaults};
+                                   .faults = c->nfaults,
+                                   .sensors = c->sensors};
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -355,7 +387,7 @@ bool child_run(struct child *c, uint32_t slot, const struct pipe_run *run, int l
     bool answered = send(c->fds[slot], run, sizeof(*run), MSG_NOSIGNAL) == sizeof(*run) &&
                     receive(c->fds[slot], done, sizeof(*done), limit_ms);
     uint64_t took_us = clock_now_us() - start_us;
-    if (answered && done->outcome == PIPE_OK) {
+    if (answered && done->outcome != PIPE_FAILED) {
         account(c, done);
         return true;
     }
@@ -368,8 +400,8 @@ bool child_run(struct child *c, uint32_t slot, const struct pipe_run *run, int l
 
 // ---- life ---------------------------------------------------------------------------------------
 
-struct child *child_start(const char *platform, const char *device, uint32_t slots, int *rc,
-                          char *why, size_t size)
+struct child *child_start(const struct child_kind *kind, const char *const *words, uint32_t slots,
+                          int *rc, char *why, size_t size)
 {
     struct child *c = calloc(1, sizeof(*c) + PIPE_MODELS_MAX * sizeof(c->loaded[0]));
     *rc = -ENOMEM;
@@ -377,21 +409,20 @@ struct child *child_start(const char *platform, const char *device, uint32_t slo
         snprintf(why, size, "out of memory");
         return NULL;
     }
-    c->control = -1;
+    c->control = c->sensors_fd = -1;
     memset(c->fds, 0xff, sizeof(c->fds));
     pthread_mutex_init(&c->lock, NULL);
     pthread_rwlock_init(&c->life, NULL);
-    snprintf(c->platform, sizeof(c->platform), "%s", platform);
-    snprintf(c->device, sizeof(c->device), "%s", device);
+    c->kind = kind;
+    for (; c->nwords < WORDS_MAX && words[c->nwords]; c->nwords++)
+        snprintf(c->words[c->nwords], sizeof(c->words[0]), "%s", words[c->nwords]);
     snprintf(c->slots_text, sizeof(c->slots_text), "%u", slots);
     c->slots = slots;
-    if (find_program(c->program, sizeof(c->program))) {
+    if (find_program(kind->program, c->program, sizeof(c->program))) {
         *rc = spawn(c, why, size);
     } else {
         *rc = -ENOENT;
-        snprintf(why, size,
-                 PROGRAM " is not beside this program: SONIC was built without OpenCL (its headers "
-                         "and ICD loader were missing)");
+        snprintf(why, size, "%s is not beside this program: %s", kind->program, kind->absent);
     }
     if (*rc == 0)
         return c;
