@@ -42,7 +42,7 @@ def sums(step, x):
     high, low = planes(x)
     weight_high, weight_low = planes(step.weight)
     outside = step.zero_a // 256
-    total = integers.products(step, high, "high", weight_high, outside) * 256.0
+    total = integers.products(step, high, "high", weight_high, outside) * np.float64(256)
     total += integers.products(step, high, "low", weight_low, outside)
     total += integers.products(step, low, "high", weight_high, 0)
     return total + step.bias
