@@ -9,6 +9,7 @@ from overlay.launches import INPUT_BUFFER, ROWS, Lowering
 from overlay.network import Unmappable
 
 KERNELS = Path(__file__).resolve().parents[2] / "worker" / "kernels"
+SOURCES = (KERNELS / "overlay.cl", KERNELS / "overlay_wide.cl")  # the second needs the first
 ALIGN = 64
 GROUPS = 64  # every kernel shares its work among any number of groups
 COLUMNS_MAX = 4096  # of an input, as the manifest's reader has it
@@ -27,8 +28,7 @@ def files(plan, rows, name):
 
 def program(plan):
     """The kernels' source: those of 16 bits follow those of 8."""
-    parts = ["overlay.cl"] + (["overlay_wide.cl"] if plan.bits == 16 else [])
-    return b"\n".join((KERNELS / part).read_bytes() for part in parts)
+    return b"\n".join(source.read_bytes() for source in (SOURCES if plan.bits == 16 else SOURCES[:1]))
 
 
 def manifest(plan, lowering, rows, name):
@@ -39,7 +39,7 @@ def manifest(plan, lowering, rows, name):
     lines = [f"# {name} in integers of {plan.bits} bits, compiled by models/overlay; do not edit.",
              f"# {len(lowering.launches)} launches; values of {values} bytes in buffers of {together}.",
              f"rows: {rows}",
-             *(source(*entry) for entry in PROGRAMS), 'weights: "weights.bin"']
+             *(program_entry(*entry) for entry in PROGRAMS), 'weights: "weights.bin"']
     elements = plan.place.size
     lines.append(buffer(INPUT_BUFFER, "INPUT", elements * plan.bits // 8 * rows))
     offset = 0
@@ -58,7 +58,7 @@ def manifest(plan, lowering, rows, name):
     return "\n".join([*lines, ""])
 
 
-def source(platform, tiles):
+def program_entry(platform, tiles):
     where = f'platform: "{platform}" ' if platform else ""
     return f'program {{ {where}source: "overlay.cl" options: "{" ".join(["-cl-std=CL1.2", tiles]).strip()}" }}'
 

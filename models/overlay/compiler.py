@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import inputs
-from overlay import bundle, fold, quantise, reader
+from overlay import bundle, fold, quantise, reader, report
 
 
 @dataclass
@@ -19,6 +19,7 @@ class Recipe:
     compare: int
 
 
+# Why 16 bits: docs/decisions/int8-quantisation.md.
 RECIPES = {"resnet50": Recipe(16, 4, 24, 24), "deepcalo": Recipe(16, 32, 768, 512),
            "emtrkmichel": Recipe(16, 32, 768, 512)}
 SEED_CALIBRATE, SEED_COMPARE = 50, 51  # streams of their own beside those that made the weights
@@ -42,3 +43,11 @@ def plan_of(name, model, seed, bits=None):
 
 def files_of(name, plan):
     return bundle.files(plan, RECIPES[name].rows, name)
+
+
+def bundle_of(name, model, seed):
+    """({file name: bytes}, what the integers cost in words) of a serialized ONNX model. Asserts that
+    they are near FP32 on rows that they were not calibrated on."""
+    plan = plan_of(name, model, seed)
+    x = rows_of(name, seed, SEED_COMPARE, RECIPES[name].compare)
+    return files_of(name, plan), report.compare(name, plan, network_of(model), x)
