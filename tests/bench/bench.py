@@ -240,7 +240,7 @@ def runtimes():
     yield "PoCL", "Portable", {}
     intel = ROOT / ".deps" / "fpga" / "intel" / "libintelocl_emu.so"
     if intel.exists():
-        yield "Intel's emulator", "Intel", {"OCL_ICD_VENDORS": str(intel)}
+        yield "Intel's FPGA emulator", "Intel", {"OCL_ICD_VENDORS": str(intel)}
     else:
         print("fpga: Intel's emulator is not installed: deploy/setup.sh --fpga", flush=True)
 
@@ -299,10 +299,10 @@ def fpga_runtime(options, name, platform, env, rows, channels):
             end = device_idle(farm)
             busy.wait(60)
             idle_percent.append(100 * (end[1] - start[1]) / (end[0] - start[0]))
-    row(f"facile on {name}, {rows:,} rows a request ({ours / 1e6:.1f} M rows/s)", converting,
-        "≥ 0.9 of a bare loop that converts FP32, too")
-    row(f"facile on {name}, beside kernels alone", alone, "(rows converted beforehand)")
-    row(f"facile on {name}: % of the time without a kernel", idle_percent, "< 3 under load, 4 slots")
+    row(f"{name}: facile, {rows:,} rows a request ({ours / 1e6:.1f} M/s)", converting,
+        "≥ 0.9 of a bare loop of kernels and conversions from FP32")
+    row(f"{name}: facile, the same", alone, "(of a bare loop of kernels alone)")
+    row(f"{name}: % of the time without a kernel", idle_percent, "< 3, four slots under load")
 
 
 def idle(_):
