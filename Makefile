@@ -68,5 +68,7 @@ install: build
 uninstall:
 	@deploy/uninstall.sh $(BUILD)
 
+# What make uninstall goes by outlives the build folder.
 clean:
+	@! [ -f $(BUILD)/meson-logs/install-log.txt ] || mv $(BUILD)/meson-logs/install-log.txt .deps/install-log.txt
 	rm -rf $(BUILD) build-*/

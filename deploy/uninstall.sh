@@ -6,6 +6,7 @@ set -euo pipefail
 build=$1
 deps=$(cd "$(dirname "$0")/.." && pwd)/.deps
 log=$build/meson-logs/install-log.txt
+[ -f "$log" ] || log=$deps/install-log.txt # where make clean keeps it
 
 if [ -f "$log" ]; then
     # meson writes a folder after its content
@@ -25,7 +26,7 @@ if [ -f "$log" ]; then
     rm -f "$log"
     echo 'uninstall: what make install wrote is removed'
 else
-    echo "uninstall: $log is not there: make install has not run from this build folder"
+    echo "uninstall: make install has not run from this folder: there is no log of what it wrote"
 fi
 if [ -s "$deps/installed.txt" ]; then
     echo 'uninstall: set-up installed these distribution packages, which stay (others may need them by now);'
