@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """make bench: the farm beside what bounds it, in one run on one machine, as a table of ratios.
 
-    bench.py [--rounds N] [--seconds S] [SECTION...]     sections: core echo models facile gpu idle memory
+    bench.py [--rounds N] [--seconds S] [SECTION...]     sections: core echo models facile gpu fpga idle memory
 
 Both sides of a ratio are measured in turn, N rounds, and the median of the rounds' ratios is
 printed with the smallest and the largest: absolute figures of a shared machine mean little. The
-yardsticks are a raw libzmq proxy that moves a message a request (bench_proxy) and bare ONNX Runtime
-in a loop (bench_bare). Nothing here is asserted; the goals are printed beside the figures.
+yardsticks are a raw libzmq proxy that moves a message a request (bench_proxy), bare ONNX Runtime
+(bench_bare) and OpenCL kernels (bench_opencl) in a loop. Nothing here is asserted; the goals are printed beside the figures.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("sections", nargs="*", default=[])
     options = parser.parse_args()
-    sections = {"core": core, "echo": echo, "models": models, "facile": facile, "gpu": gpu, "idle": idle, "memory": memory}
+    sections = {"core": core, "echo": echo, "models": models, "facile": facile, "gpu": gpu, "fpga": fpga, "idle": idle, "memory": memory}
     print(f"{'what':<58} {'ratio':>7} {'smallest':>9} {'largest':>8}  goal", flush=True)
     for name in options.sections or sections:
         sections[name](options)
@@ -49,18 +49,22 @@ def row(what, ratios, goal):
     print(f"{what:<58} {statistics.median(ratios):7.2f} {min(ratios):9.2f} {max(ratios):8.2f}  {goal}", flush=True)
 
 
-def run_json(*command, seconds=120):
+def run_lines(*command, seconds=120, env=None):
     done = subprocess.run([str(c) for c in command], stdin=subprocess.DEVNULL, capture_output=True,
-                          text=True, timeout=seconds, check=False)
+                          text=True, timeout=seconds, check=False, env={**os.environ, **(env or {})})
     if done.returncode != 0:
         sys.exit(f"{command[0]} ended with {done.returncode}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return [json.loads(line) for line in done.stdout.strip().splitlines()]
+
+
+def run_json(*command, seconds=120):
+    return run_lines(*command, seconds=seconds)[-1]
 
 
 class Farm:
     """A broker and one worker of their own, on ipc and on tcp."""
 
-    def __init__(self, device, models, *broker_args):
+    def __init__(self, device, models, *broker_args, env=None):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="sonic-b-"))
         self.endpoints = {"ipc": f"ipc://{self.folder}/c", "tcp": f"tcp://127.0.0.1:{free_port()}"}
         worker = {"ipc": f"ipc://{self.folder}/w", "tcp": f"tcp://127.0.0.1:{free_port()}"}
@@ -71,6 +75,7 @@ class Farm:
             + [a for e in self.endpoints.values() for a in ("--client", e)]
             + [a for e in worker.values() for a in ("--worker", e)], stdout=log, stderr=log)
         self.models, self.device, self.links, self.log = models, device, worker, log
+        self.env = {**os.environ, **(env or {})}
         self.worker = None
 
     def use(self, kind):
@@ -78,7 +83,8 @@ class Farm:
         self.end_worker()
         self.worker = subprocess.Popen(
             [BUILD / "worker" / "sonic-worker", "--broker", self.links[kind], "--device", self.device,
-             "--models", self.models, "--name", kind, "--log", "warn"], stdout=self.log, stderr=self.log)
+             "--models", self.models, "--name", kind, "--log", "warn"], stdout=self.log, stderr=self.log,
+            env=self.env)
         deadline = time.monotonic() + 300  # a GPU's worker runs every model in all sizes first
         while time.monotonic() < deadline and self.worker.poll() is None:
             if "workers 1\n" in self.status(kind):
@@ -242,6 +248,83 @@ def gpu(options):
         both = [run_json(BENCH / "bench_gpu", MODELS, "facile", 16000, options.seconds, *kernel) for kernel in ((), ("facile",))]
         ratios.append(both[0]["compute_us"] / both[1]["compute_us"])
     row("GPU: facile computed by the native kernel", ratios, "≥ 3 x ONNX Runtime, rows on the device")
+
+
+def runtimes():
+    """The OpenCL runtimes that are here: name, part of the platform's name, environment."""
+    yield "PoCL", "Portable", {}
+    intel = ROOT / ".deps" / "fpga" / "intel" / "libintelocl_emu.so"
+    if intel.exists():
+        yield "Intel's FPGA emulator", "Intel", {"OCL_ICD_VENDORS": str(intel)}
+    else:
+        print("fpga: Intel's emulator is not installed: deploy/setup.sh --fpga", flush=True)
+
+
+def device_idle(farm):
+    """(when the worker's next word of its device came, how long that had been idle in all), seconds."""
+    said, deadline = None, time.monotonic() + 10
+    while time.monotonic() < deadline:
+        now = [line.split() for line in farm.status().splitlines() if line.startswith("ipc ") and len(line.split()) == 7]
+        if said and now and now != said:
+            return time.monotonic(), float(now[0][4])
+        said = now
+        time.sleep(0.05)
+    sys.exit("the worker says nothing of its device: " + farm.status())
+
+
+def idle_under_load(farm, endpoint, seconds, load):
+    """The part of the time in which no kernel ran, in percent; by what the worker says, every half second."""
+    args = [str(a) for k, v in load.items() for a in (f"--{k}", v)]
+    for longer in (1, 3):  # on a machine that is slow to answer the load may have ended before
+        with subprocess.Popen([BENCH / "bench_load", "--endpoint", endpoint, "--seconds", str(longer * (seconds + 4)), *args],
+                              stdout=subprocess.DEVNULL) as busy:
+            time.sleep(1)
+            start = device_idle(farm)
+            time.sleep(seconds)
+            end = device_idle(farm)
+            if busy.poll() is None:
+                return 100 * (end[1] - start[1]) / (end[0] - start[0])
+    sys.exit("the load ended before it was measured")
+
+
+def fpga(options):
+    """FACILE's fixed-point kernel through the farm beside the same kernel in a loop, 4 slots each, and
+    how long the device has nothing to compute under load. These devices are the processor that the
+    farm runs on: against kernels alone the farm's own work counts as the device's."""
+    sys.path.insert(0, str(ROOT / "models"))
+    import inputs
+
+    if not (BENCH / "bench_opencl").exists() or not (MODELS / "facile" / "1" / "opencl").exists():
+        print("fpga: built without OpenCL, or FACILE has no bundle (make models)")
+        return
+    rows = 16384
+    with tempfile.TemporaryDirectory(prefix="sonic-b-") as folder:
+        channels = pathlib.Path(folder) / "channels.f32"
+        next(inputs.stream("facile", rows, 1)).tofile(channels)
+        for name, platform, env in runtimes():
+            fpga_runtime(options, name, platform, env, rows, channels)
+
+
+def fpga_runtime(options, name, platform, env, rows, channels):
+    def loop(*convert):
+        done = run_lines(BENCH / "bench_opencl", "--models", MODELS, "--model", "facile", "--platform", platform, "--rows", rows,
+                         "--input", channels, "--slots", 4, "--seconds", options.seconds, *convert, env=env)
+        return max(kind["items_per_s"] for kind in done)  # of a queue a slot, and one for all
+
+    load = {"model": "facile", "rows": rows, "clients": 2, "window": 8, "input": channels}
+    converting, alone, idle_percent = [], [], []
+    with Farm(f"opencl:{platform}", MODELS, env=env) as farm:
+        endpoint = farm.use("ipc")
+        for _ in range(options.rounds):
+            bare = loop("--convert"), loop()
+            ours = farm.load(endpoint, seconds=options.seconds, **load)["requests_per_s"] * rows
+            converting.append(ours / bare[0])
+            alone.append(ours / bare[1])
+            idle_percent.append(idle_under_load(farm, endpoint, options.seconds, load))
+    row(f"{name}: facile, {rows:,} rows a request ({ours / 1e6:.1f} M/s)", converting,
+        "≥ 0.9 of a bare loop of kernels and conversions from FP32")
+    row(f"{name}: facile, the same", alone, "(of a bare loop of kernels alone)")
+    row(f"{name}: % of the time without a kernel", idle_percent, "< 3, four slots under load")
 
 
 def idle(_):

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A load on a farm through the public library: K client processes, each keeps W requests of R rows
-// in flight for S seconds. Inputs are made from the model's declaration.
+// in flight for S seconds. Inputs are made from the model's declaration, or the first one is read.
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -16,7 +16,7 @@
 #define SAME_EXECUTION_US 500u
 
 struct load {
-    const char *endpoint, *model;
+    const char *endpoint, *model, *input; // a file of FP32 rows, or NULL
     unsigned clients, window, rows;
     double seconds;
 };
@@ -59,6 +59,18 @@ static void on_result(const sonic_result_t *result, void *user)
         submit(r);
 }
 
+// The first input's rows, for models that do not take any numbers.
+static int read_input(const struct load *l, void *data, uint64_t bytes)
+{
+    FILE *f = fopen(l->input, "rb");
+    bool whole = f && fread(data, 1, bytes, f) == bytes;
+    if (f)
+        fclose(f);
+    if (!whole)
+        fprintf(stderr, "bench_load: %s holds no %u rows\n", l->input, l->rows);
+    return whole ? 0 : -EIO;
+}
+
 // Inputs of `rows` rows: small positive numbers, so that no model meets anything unusual.
 static int make_inputs(struct run *r, const struct load *l)
 {
@@ -86,10 +98,12 @@ static int make_inputs(struct run *r, const struct load *l)
                 data[e] = (float)(e % 97) / 97;
             t->data = data;
             t->bytes = bytes;
+            if (k == 0 && l->input && (rc = read_input(l, data, bytes)) != 0)
+                break;
         }
         r->request.ninputs = m->ninputs;
         free(models);
-        return 0;
+        return rc;
     }
     fprintf(stderr, "bench_load: no model %s\n", l->model);
     return -ENOENT;
@@ -128,13 +142,11 @@ static int run_client(unsigned index, void *user, struct client_figures *f)
 int main(int argc, char **argv)
 {
     struct load l = {.model = "echo", .clients = 1, .window = 1024, .rows = 1, .seconds = 2};
-    static const struct option options[] = {{"endpoint", required_argument, NULL, 'e'},
-                                            {"model", required_argument, NULL, 'm'},
-                                            {"clients", required_argument, NULL, 'c'},
-                                            {"window", required_argument, NULL, 'w'},
-                                            {"rows", required_argument, NULL, 'r'},
-                                            {"seconds", required_argument, NULL, 's'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"endpoint", required_argument, NULL, 'e'}, {"model", required_argument, NULL, 'm'},
+        {"clients", required_argument, NULL, 'c'},  {"window", required_argument, NULL, 'w'},
+        {"rows", required_argument, NULL, 'r'},     {"seconds", required_argument, NULL, 's'},
+        {"input", required_argument, NULL, 'i'},    {NULL, 0, NULL, 0}};
     for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;)
         switch (o) {
         case 'e':
@@ -154,6 +166,9 @@ int main(int argc, char **argv)
             break;
         case 's':
             l.seconds = atof(optarg);
+            break;
+        case 'i':
+            l.input = optarg;
             break;
         default:
             return 2;

@@ -167,6 +167,47 @@ static void test_integers_round_and_saturate(void **state)
     assert_memory_equal(out, floored, 16);
 }
 
+static float any_number(unsigned *seed)
+{
+    static const float edges[] = {0, 0.5f, -0.5f, 1.5f, 32767.5f, -32768.5f, 3e9f, -3e9f, INFINITY};
+    unsigned n = (unsigned)rand_r(seed);
+    if (n % 8 == 0)
+        return edges[n / 8 % (sizeof(edges) / sizeof(edges[0]))];
+    return (float)((int)(n % 2000001) - 1000000) / 16;
+}
+
+// What is computed many at a time is what one by one gives by the C library's rounding.
+static void test_vectors_round_as_the_library_does(void **state)
+{
+    static char text[8192];
+    static float x[61];
+    static int16_t out[61];
+    unsigned seed = 7;
+    (void)state;
+    char *at = text + sprintf(text, "rows: 1\nprogram { source: \"a.cl\" }\n"
+                                    "buffer { name: \"in\" use: INPUT bytes: 122 }\n"
+                                    "buffer { name: \"out\" use: OUTPUT bytes: 12 }\n"
+                                    "input { tensor: \"x\" buffer: \"in\" type: INT16\n");
+    for (int k = 0; k < 61; k++) // two spans, crossed over
+        at += sprintf(at, "column { from: %d to: %d scale: %d.5 offset: 0.25 }\n", k,
+                      k < 20 ? k + 41 : k - 20, k % 7);
+    sprintf(at, "}\noutput { tensor: \"y\" buffer: \"out\" type: FP32 }\n" LAUNCH);
+    assert_int_equal(read_bundle(text, 61, 3), 0);
+    assert_int_equal(b.inputs[0].nspans, 2);
+    for (unsigned turn = 0; turn < 2000; turn++) {
+        b.inputs[0].floor = turn % 2;
+        for (unsigned k = 0; k < 61; k++)
+            x[k] = any_number(&seed);
+        assert_true(convert_input(&b.inputs[0], x, 1, out, sizeof(out), why, sizeof(why)));
+        for (unsigned k = 0; k < 61; k++) {
+            float v = x[k] * ((float)(k % 7) + 0.5f) + 0.25f;
+            v = turn % 2 ? floorf(v) : rintf(v);
+            v = fminf(fmaxf(v, INT16_MIN), INT16_MAX);
+            assert_int_equal(out[k < 20 ? k + 41 : k - 20], (int16_t)v);
+        }
+    }
+}
+
 static void test_nan_is_no_integer(void **state)
 {
     float x[32] = {0};
@@ -260,6 +301,7 @@ int main(void)
         cmocka_unit_test(test_launches_at_the_same_time),
         cmocka_unit_test(test_what_does_not_fit_is_refused_in_words),
         cmocka_unit_test(test_integers_round_and_saturate),
+        cmocka_unit_test(test_vectors_round_as_the_library_does),
         cmocka_unit_test(test_nan_is_no_integer),
         cmocka_unit_test(test_columns_and_codes),
         cmocka_unit_test(test_outputs_are_scaled_and_clamped),

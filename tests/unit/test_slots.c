@@ -322,6 +322,47 @@ static void test_inputs_are_laid_where_the_executor_wants_them(void **state)
     close_fx(&f);
 }
 
+// ---- copies -------------------------------------------------------------------------------------
+
+static const void *frame; // of the request that was made last
+static uint32_t in_place, elsewhere;
+
+static enum executor_outcome execute_noting_where(struct executor_model *m, uint32_t slot,
+                                                  struct execution *x)
+{
+    if (x->inputs[0].data == frame)
+        in_place++;
+    else
+        elsewhere++;
+    return executor_find("null")->execute(m, slot, x);
+}
+
+// Nothing is copied between the frame and the executor; what an executor makes of it is the one
+// copy, as an OpenCL device's conversion into the memory that the device reads.
+static void test_a_request_alone_is_executed_from_its_frame(void **state)
+{
+    (void)state;
+    struct fx f;
+    bool seen[12] = {false};
+    open_fx(&f, "null", "", 4);
+    struct executor executor = *f.fleet.executor;
+    executor.execute = execute_noting_where;
+    f.fleet.executor = &executor;
+    in_place = elsewhere = 0;
+    for (uint32_t i = 0; i < 10; i++) {
+        struct request *r = make(&f, i, 0);
+        frame = r->inputs[0].data;
+        assert_null(slots_put(f.slots, &r->item));
+        check_job(&f, slots_finished(f.slots), seen);
+    }
+    assert_int_equal(in_place, 10);
+    stage(&f, 10, 2, 0); // from two messages: gathered
+    check_job(&f, slots_finished(f.slots), seen);
+    assert_int_equal(in_place, 10);
+    assert_int_equal(elsewhere, 1);
+    close_fx(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -333,6 +374,7 @@ int main(void)
         cmocka_unit_test(test_progress_stands_still_while_a_slot_hangs),
         cmocka_unit_test(test_giving_up_hands_everything_back),
         cmocka_unit_test(test_inputs_are_laid_where_the_executor_wants_them),
+        cmocka_unit_test(test_a_request_alone_is_executed_from_its_frame),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -23,13 +23,19 @@ bool bundle_is_there(const char *version_dir)
     return stat(path, &st) == 0;
 }
 
+static void free_io(struct bundle_io *io)
+{
+    free(io->columns);
+    free(io->scales);
+    free(io->offsets);
+    free(io->spans);
+}
+
 void bundle_deinit(struct bundle *b)
 {
     for (uint32_t i = 0; i < SONIC_TENSORS_MAX; i++) {
-        free(b->inputs[i].columns);
-        free(b->inputs[i].scales);
-        free(b->outputs[i].columns);
-        free(b->outputs[i].scales);
+        free_io(&b->inputs[i]);
+        free_io(&b->outputs[i]);
     }
     free(b->buffers);
     free(b->launches);
@@ -107,6 +113,27 @@ static bool check_columns(const struct check *c, const struct bundle_io *io)
     return true;
 }
 
+// Columns as the conversion wants them: in spans, the factors beside each other.
+static bool lay_spans(const struct check *c, struct bundle_io *io)
+{
+    if (io->ncolumns == 0)
+        return true;
+    io->scales = calloc(io->ncolumns, sizeof(float));
+    io->offsets = calloc(io->ncolumns, sizeof(float));
+    io->spans = calloc(io->ncolumns, sizeof(*io->spans));
+    if (!io->scales || !io->offsets || !io->spans)
+        return fail(c, "%s: out of memory", io->tensor);
+    for (uint32_t i = 0; i < io->ncolumns; i++) {
+        const struct bundle_column *x = &io->columns[i];
+        io->scales[i] = x->scale;
+        io->offsets[i] = x->offset;
+        if (i == 0 || x->from != x[-1].from + 1 || x->to != x[-1].to + 1)
+            io->spans[io->nspans++] = (struct bundle_span){x->from, x->to, 0, i};
+        io->spans[io->nspans - 1].count++;
+    }
+    return true;
+}
+
 // Resolves what depends on the declared tensor.
 static bool check_io(const struct check *c, struct bundle_io *io, const struct tensor_spec *spec,
                      enum bundle_use use)
@@ -119,7 +146,7 @@ static bool check_io(const struct check *c, struct bundle_io *io, const struct t
     if (!tensor_spec_row_bytes(spec, &row_bytes) || row_bytes / 4 > UINT32_MAX || row_bytes == 0)
         return fail(c, "%s: its dims must be fixed in config.pbtxt", io->tensor);
     io->elements = (uint32_t)(row_bytes / 4);
-    if (!check_columns(c, io))
+    if (!check_columns(c, io) || (use == BUNDLE_INPUT && !lay_spans(c, io)))
         return false;
     dense = stored_elements(io) * dtype_bytes(io->type);
     if (io->stride == 0)

@@ -54,6 +54,12 @@ struct bundle_index {
     uint32_t from, count, to;
 };
 
+// Columns that lie side by side on both sides: their factors are io->scales and io->offsets from
+// `first` on.
+struct bundle_span {
+    uint32_t from, to, count, first;
+};
+
 // A tensor and its buffer. Which of the fields are meaningful depends on the direction.
 struct bundle_io {
     char tensor[SONIC_NAME_MAX + 1];
@@ -64,9 +70,11 @@ struct bundle_io {
     uint64_t stride;
     bool floor; // rounding
     float scale, offset, min, max;
-    uint32_t ncolumns, nindices, nscales;
+    uint32_t ncolumns, nindices, nscales, nspans;
     struct bundle_column *columns;
-    float *scales; // of an output, one an element; NULL: `scale` for all
+    float *scales; // of an output, one an element; of an input, one a column; NULL: `scale` for all
+    float *offsets; // of an input, one a column
+    struct bundle_span *spans;
     struct bundle_index indices[BUNDLE_INDICES_MAX];
 };
 

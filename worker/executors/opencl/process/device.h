@@ -13,6 +13,7 @@
 
 #include "worker/executors/opencl/bundle.h"
 #include "worker/device/pipe.h"
+#include "worker/device/timeline.h"
 
 struct xilinx;
 
@@ -25,8 +26,9 @@ struct device {
     uint32_t nslots;
     cl_command_queue queues[PIPE_SLOTS_MAX]; // all the same one where that runs out of order
     _Atomic(struct device_model *) models[PIPE_MODELS_MAX];
-    struct xilinx *card;         // a Xilinx card that has been programmed, else NULL
-    atomic_ullong busy_until_ns; // by the device's clock: when the last kernel ended
+    struct xilinx *card; // a Xilinx card that has been programmed, else NULL
+    pthread_mutex_t busy_lock;
+    struct timeline busy; // by the device's clock
 };
 
 // One slot's part of a loaded model.

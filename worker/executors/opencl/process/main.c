@@ -7,7 +7,7 @@
 #include "worker/device/serve.h"
 #include "worker/executors/opencl/process/device.h"
 
-static struct device device;
+static struct device device = {.busy_lock = PTHREAD_MUTEX_INITIALIZER};
 
 static void run(uint32_t slot, const struct pipe_run *rows, struct pipe_done *done)
 {

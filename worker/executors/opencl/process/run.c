@@ -184,10 +184,11 @@ static void profile(struct chain *c, struct pipe_done *done)
         }
     }
     done->kernel_ns = between(start, end);
-    unsigned long long before = atomic_load(&c->device->busy_until_ns);
-    while (end > before && !atomic_compare_exchange_weak(&c->device->busy_until_ns, &before, end))
-        ;
-    done->idle_ns = before ? between(before, start) : 0;
+    if (end <= start)
+        return;
+    pthread_mutex_lock(&c->device->busy_lock);
+    done->idle_ns = timeline_add(&c->device->busy, start, end);
+    pthread_mutex_unlock(&c->device->busy_lock);
 }
 
 void device_run(struct device *d, uint32_t slot, const struct pipe_run *run, struct pipe_done *done)
