@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A GPU without worker and broker: one thread keeps all slots' batches queued, inputs lie in pinned
-// memory already, nothing is sent. It is the device process's own code: the yardstick of what the
-// farm adds to it, not of that code. One JSON line.
+// memory already, nothing is sent. alone_us is what a batch takes
+// by itself, span_us what it adds to those before it: less, where copies hide. It is the device
+// process's own code: the yardstick of what the farm adds to it, not of that code. One JSON line.
 //
 //   bench_gpu MODELS NAME ROWS SECONDS [KERNEL]      KERNEL: as sonic_cuda_kernel
 #include <stdio.h>
@@ -16,6 +17,7 @@
 #include "worker/executors/cuda/process/device.h"
 
 #define SLOTS 4u
+#define ALONE 20
 
 static struct device device;
 static struct pipe_load load;
@@ -58,6 +60,19 @@ static struct device_model *open_model(void)
     return atomic_load(&device.models[0]);
 }
 
+// What a batch takes while no other is there to hide behind, by the GPU's own events: with others,
+// an event also waits for them.
+static double alone_us(struct device_model *m, uint32_t rows)
+{
+    struct pipe_done done = {0};
+    for (int i = 0; i < ALONE; i++)
+        if (device_begin(&device, 0, m, 0, rows, 0, why, sizeof(why)) != DEVICE_OK)
+            leave(why);
+        else if (device_end(&device, 0, &done) != DEVICE_OK)
+            leave(done.text);
+    return (double)(done.write_ns + done.kernel_ns + done.read_ns) / 1e3 / ALONE;
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 5)
@@ -67,6 +82,7 @@ int main(int argc, char **argv)
     uint32_t rows = (uint32_t)strtoul(argv[3], NULL, 10);
     if (rows < 1 || rows > m->layout.rows)
         leave("so many rows are not possible");
+    double alone = alone_us(m, rows);
     struct pipe_done done = {0};
     uint64_t start_us = clock_now_us(), until_us = start_us + (uint64_t)(atof(argv[4]) * 1e6);
     uint64_t begun = 0, ended = 0;
@@ -81,11 +97,12 @@ int main(int argc, char **argv)
         }
     }
     double took_s = (double)(clock_now_us() - start_us) / 1e6;
-    printf(
-        "{\"device\": \"%s\", \"rows_per_s\": %.1f, \"in_us\": %.1f, \"compute_us\": %.1f, "
-        "\"out_us\": %.1f}\n",
-        device.name, (double)(ended * rows) / took_s, (double)done.write_ns / 1e3 / (double)ended,
-        (double)done.kernel_ns / 1e3 / (double)ended, (double)done.read_ns / 1e3 / (double)ended);
+    printf("{\"device\": \"%s\", \"rows_per_s\": %.1f, \"in_us\": %.1f, \"compute_us\": %.1f, "
+           "\"out_us\": %.1f, \"span_us\": %.1f, \"alone_us\": %.1f}\n",
+           device.name, (double)(ended * rows) / took_s,
+           (double)done.write_ns / 1e3 / (double)ended,
+           (double)done.kernel_ns / 1e3 / (double)ended, (double)done.read_ns / 1e3 / (double)ended,
+           took_s * 1e6 / (double)ended, alone);
     fflush(stdout);
     _exit(EXIT_OK); // without the libraries' own ends
 }

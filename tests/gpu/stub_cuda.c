@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/gpu/stub_cuda.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,7 +37,7 @@ static unsigned long number(const char *name, unsigned long otherwise)
     return text && text[0] ? strtoul(text, NULL, 10) : otherwise;
 }
 
-static void slow(const char *what)
+void stub_slow(const char *what)
 {
     const char *path = getenv("SONIC_STUB_REPORT");
     FILE *file = path ? fopen(path, "a") : NULL;
@@ -70,7 +71,9 @@ uint64_t stub_row_ns(void)
 
 static int gpus(void)
 {
-    const char *gone = getenv("SONIC_STUB_GONE");
+    const char *gone = getenv("SONIC_STUB_GONE"), *visible = getenv("CUDA_VISIBLE_DEVICES");
+    if (visible && !visible[0])
+        return 0;
     return gone && access(gone, F_OK) == 0 ? 0 : (int)number("SONIC_STUB_GPUS", 1);
 }
 
@@ -108,9 +111,24 @@ int cudaSetDevice(int device)
     return device < gpus() ? 0 : 101;
 }
 
+static _Thread_local int last_error;
+
+void stub_leave_error(int e)
+{
+    last_error = e;
+}
+
+int stub_peek_error(void)
+{
+    return last_error;
+}
+
 int cudaGetLastError(void)
 {
-    return engine_sticky();
+    int e = engine_sticky();
+    e = e ? e : last_error;
+    last_error = 0;
+    return e;
 }
 
 const char *cudaGetErrorName(int e)
@@ -175,7 +193,7 @@ int cudaMemGetInfo(size_t *left, size_t *all)
 int cudaMalloc(void **memory, size_t bytes)
 {
     RETURN_FAULT();
-    slow(__func__);
+    stub_slow(__func__);
     size_t left, all;
     cudaMemGetInfo(&left, &all);
     char *at =
@@ -194,7 +212,7 @@ int cudaMalloc(void **memory, size_t bytes)
 int cudaFree(void *memory)
 {
     RETURN_FAULT();
-    slow(__func__);
+    stub_slow(__func__);
     if (!memory)
         return 0;
     size_t bytes;
@@ -205,18 +223,51 @@ int cudaFree(void *memory)
     return 0;
 }
 
+#define PINNED_MAX 64u
+
+static struct range {
+    const char *from, *to;
+} pinned[PINNED_MAX];
+static uint32_t npinned;
+static pthread_mutex_t pinned_lock = PTHREAD_MUTEX_INITIALIZER;
+
 int cudaHostRegister(void *memory, size_t bytes, unsigned flags)
 {
     RETURN_FAULT();
-    slow(__func__);
-    return ((uintptr_t)memory | bytes) % 4096 == 0 && flags == CUDA_HOST_PORTABLE ? 0 : 1;
+    stub_slow(__func__);
+    if (((uintptr_t)memory | bytes) % 4096 != 0 || flags != CUDA_HOST_PORTABLE)
+        return 1;
+    pthread_mutex_lock(&pinned_lock);
+    if (npinned == PINNED_MAX)
+        abort();
+    pinned[npinned++] = (struct range){memory, (char *)memory + bytes};
+    pthread_mutex_unlock(&pinned_lock);
+    return 0;
 }
 
 int cudaHostUnregister(void *memory)
 {
     RETURN_FAULT();
-    slow(__func__);
-    return memory ? 0 : 1;
+    stub_slow(__func__);
+    pthread_mutex_lock(&pinned_lock);
+    uint32_t i = 0;
+    while (i < npinned && pinned[i].from != memory)
+        i++;
+    bool known = i < npinned;
+    if (known)
+        pinned[i] = pinned[--npinned];
+    pthread_mutex_unlock(&pinned_lock);
+    return known ? 0 : 1;
+}
+
+static bool is_pinned(const char *at, size_t bytes)
+{
+    bool inside = false;
+    pthread_mutex_lock(&pinned_lock);
+    for (uint32_t i = 0; i < npinned && !inside; i++)
+        inside = pinned[i].from <= at && at + bytes <= pinned[i].to;
+    pthread_mutex_unlock(&pinned_lock);
+    return inside;
 }
 
 struct move {
@@ -253,6 +304,8 @@ static int submit_move(struct move value, cuda_stream stream, enum stub_engine e
 int cudaMemcpyAsync(void *to, const void *from, size_t bytes, int kind, cuda_stream stream)
 {
     RETURN_FAULT();
+    if (!is_pinned(kind == CUDA_TO_DEVICE ? from : to, bytes))
+        stub_slow("cudaMemcpyAsync of memory that is not pinned"); // CUDA waits for it
     return submit_move((struct move){to, from, bytes, 0}, stream,
                        kind == CUDA_TO_DEVICE ? STUB_COPY_IN : STUB_COPY_OUT);
 }
@@ -268,14 +321,14 @@ int cudaMemsetAsync(void *memory, int byte, size_t bytes, cuda_stream stream)
 int cudaStreamCreateWithFlags(cuda_stream *stream, unsigned flags)
 {
     RETURN_FAULT();
-    slow(__func__);
+    stub_slow(__func__);
     return flags == CUDA_STREAM_NON_BLOCKING ? engine_stream_new(stream) : 1;
 }
 
 int cudaStreamDestroy(cuda_stream stream)
 {
     RETURN_FAULT();
-    slow(__func__);
+    stub_slow(__func__);
     return stream ? 0 : 1;
 }
 
@@ -288,21 +341,21 @@ int cudaStreamWaitEvent(cuda_stream stream, cuda_event event, unsigned flags)
 int cudaStreamSynchronize(cuda_stream stream)
 {
     RETURN_FAULT();
-    slow(__func__);
+    stub_slow(__func__);
     return engine_drain(stream);
 }
 
 int cudaEventCreateWithFlags(cuda_event *event, unsigned flags)
 {
     RETURN_FAULT();
-    slow(__func__);
+    stub_slow(__func__);
     return flags == CUDA_EVENT_BLOCKING_SYNC ? engine_event_new(event) : 1;
 }
 
 int cudaEventDestroy(cuda_event event)
 {
     RETURN_FAULT();
-    slow(__func__);
+    stub_slow(__func__);
     free(event);
     return 0;
 }

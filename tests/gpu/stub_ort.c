@@ -4,9 +4,10 @@
 // stream that the session was given, and happens when the stub's GPU comes to it; the shapes,
 // bindings and values are checked by the real library.
 //
-// Steps of SONIC_STUB_FAULTS: session (opening one), run (queueing one): 2 is a lack of memory,
-// another number another failure. SONIC_STUB_CPU_NODES=TEXT: the log says that this node has no
-// implementation on the GPU. SONIC_STUB_REPORT=FILE gets a line for each provider option.
+// Steps of SONIC_STUB_FAULTS: provider (naming it), session (opening one), run (queueing one): 2 is
+// a lack of memory, another number another failure. SONIC_STUB_CPU_NODES=TEXT: the log says that
+// this node has no implementation on the GPU. SONIC_STUB_REPORT=FILE gets a line for each provider
+// option.
 #include <dlfcn.h>
 #include <onnxruntime_c_api.h>
 #include <pthread.h>
@@ -32,6 +33,8 @@ static struct thing {
     struct stub_access accesses[TENSORS_MAX]; // of bindings
     size_t naccesses;
     int64_t rows;
+    bool graphs, captured; // of options and sessions
+    pthread_t capturer;
 } things[THINGS_MAX];
 
 static struct thing *thing_of(const void *key)
@@ -60,8 +63,9 @@ static void report(const char *key, const char *value)
 static OrtStatus *fault(const char *step)
 {
     int e = stub_fault(step);
+    stub_leave_error(e);
     if (e == 2)
-        return real->CreateStatus(ORT_FAIL, "CUDA failure 2: out of memory; GPU=0");
+        return real->CreateStatus(ORT_FAIL, "CUDA failure 2: out of memory; GPU=0\n");
     return e ? real->CreateStatus(ORT_FAIL, "the stub fails as it was asked to") : NULL;
 }
 
@@ -120,6 +124,8 @@ static OrtStatus *ORT_API_CALL update_cuda(OrtCUDAProviderOptionsV2 *options,
         if (!strstr(known, word))
             return real->CreateStatus(ORT_INVALID_ARGUMENT, keys[i]);
         report(keys[i], values[i]);
+        if (strcmp(keys[i], "enable_cuda_graph") == 0)
+            ((struct thing *)options)->graphs = values[i][0] == '1';
     }
     return NULL;
 }
@@ -136,7 +142,11 @@ static OrtStatus *ORT_API_CALL update_cuda_value(OrtCUDAProviderOptionsV2 *optio
 static OrtStatus *ORT_API_CALL append_cuda(OrtSessionOptions *options,
                                            const OrtCUDAProviderOptionsV2 *cuda_options)
 {
+    OrtStatus *s = fault("provider");
+    if (s)
+        return s;
     thing_of(options)->stream = ((const struct thing *)cuda_options)->stream;
+    thing_of(options)->graphs = ((const struct thing *)cuda_options)->graphs;
     return NULL;
 }
 
@@ -151,8 +161,10 @@ static OrtStatus *ORT_API_CALL create_session(const OrtEnv *env, const char *pat
 {
     OrtStatus *s = fault("session");
     s = s ? s : real->CreateSession(env, path, options, out);
-    if (!s)
+    if (!s) {
         thing_of(*out)->stream = thing_of(options)->stream;
+        thing_of(*out)->graphs = thing_of(options)->graphs;
+    }
     return s;
 }
 
@@ -221,13 +233,31 @@ static int run_now(void *user)
     return 719; // cudaErrorLaunchFailure
 }
 
+// The provider has a context for each thread that runs, which a session with graphs never gives to
+// another: a graph is captured, and memory reserved for it, on every thread anew.
+static void capture(struct thing *session)
+{
+    pthread_t self = pthread_self();
+    pthread_mutex_lock(&lock);
+    bool known = session->captured && pthread_equal(session->capturer, self);
+    session->captured = true;
+    session->capturer = self;
+    pthread_mutex_unlock(&lock);
+    if (!known)
+        stub_slow("capture of graphs");
+}
+
 static OrtStatus *ORT_API_CALL run(OrtSession *session, const OrtRunOptions *options,
                                    const OrtIoBinding *binding)
 {
     struct thing *t = thing_of(binding);
+    if (stub_peek_error()) // kernels look for it after their launch
+        return real->CreateStatus(ORT_FAIL, "CUDA failure of an earlier call");
     OrtStatus *s = fault("run");
     if (s)
         return s;
+    if (thing_of(session)->graphs)
+        capture(thing_of(session));
     (void)options; // the provider runs without waiting, as they ask
     int e = stub_compute(thing_of(session)->stream, run_now, (void *)(uintptr_t)binding,
                          t->accesses, t->naccesses, (uint64_t)t->rows * stub_row_ns());

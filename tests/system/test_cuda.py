@@ -10,6 +10,8 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 
 from conftest import ROOT, WORKER, real_model, run_direct, wait_until
@@ -156,6 +158,39 @@ def test_a_gpu_by_its_uuid(stub, rows, tmp_path, monkeypatch):
     check(stub, rows, tmp_path, 99)
 
 
+def test_a_gpu_by_its_uuid_among_those_of_the_job(stub, rows, tmp_path, monkeypatch):
+    """A batch system has given them by their numbers, or none."""
+    affine(stub)
+    monkeypatch.setenv("SONIC_STUB_GPUS", "2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    uuid = "GPU-01122334-4556-6778-899a-abbccddeef00"
+    assert "GPU-ffff is not among the GPUs of this job: CUDA_VISIBLE_DEVICES is 4,7" in refusal(stub, device="cuda:GPU-ffff")
+    worker = stub.start_worker("g", f"cuda:{uuid}")
+    assert 'device="Stub GPU (GPU 1)"' in worker.text()
+    check(stub, rows, tmp_path, 99)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "CUDA shows no GPU (CUDA_VISIBLE_DEVICES is )" in refusal(stub, device=f"cuda:{uuid}")
+
+
+def test_the_variant_that_a_config_names(stub, rows, tmp_path):
+    """A file that computes in FP16, with inputs and outputs as declared; three times x tells it from model.onnx."""
+    folder = UNIT_MODELS / "affine" / "1"
+    affine(stub, extra=parameter("sonic_cuda_model", "fp16.onnx"))
+    (stub.models / "affine" / "1").unlink()
+    (stub.models / "affine" / "1").mkdir()
+    (stub.models / "affine" / "1" / "model.onnx").symlink_to(folder / "model.onnx")
+    onnx.save(onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        half (float[batch, 3] x) => (float[batch, 3] y) <float three = {3}> {
+            h = Cast<to = 10>(x)
+            t = Cast<to = 10>(three)
+            p = Mul(h, t)
+            y = Cast<to = 1>(p)
+        }"""), stub.models / "affine" / "1" / "fp16.onnx")
+    stub.start_worker("g", "cuda")
+    source, array = rows(99, dims=(3,))
+    np.testing.assert_allclose(result(stub, "affine", source, tmp_path, "--batch", 7), 3 * array, rtol=2e-3, atol=1e-3)
+
+
 def test_settings_reach_the_provider(stub):
     settings = {"tf32": "1", "cudnn_search": "EXHAUSTIVE", "memory_mib": "100", "graphs": "1", "buckets": "8,64"}
     affine(stub, extra="".join(parameter(f"sonic_cuda_{k}", v) for k, v in settings.items()))
@@ -164,6 +199,17 @@ def test_settings_reach_the_provider(stub):
     for line in ("use_tf32=1", "cudnn_conv_algo_search=EXHAUSTIVE", f"gpu_mem_limit={100 << 20}",
                  "enable_cuda_graph=1", "device_id=0"):
         assert f"option {line}\n" in report, report
+
+
+def test_graphs_are_captured_at_load(stub, rows, tmp_path):
+    affine(stub, extra=parameter("sonic_cuda_graphs", "1") + parameter("sonic_cuda_buckets", "8,64")
+           + "instance_group [ { kind: KIND_GPU count: 2 } ]\n")
+    stub.start_worker("g", "cuda:0:8")
+    before = slow_calls(stub)
+    assert before.count("capture of graphs") == 2
+    for n in (1, 8, 37):
+        check(stub, rows, tmp_path, 999, "--batch", n)
+    assert slow_calls(stub) == before
 
 
 # ---- one fault ----------------------------------------------------------------------------------
@@ -234,6 +280,17 @@ def test_rows_that_cannot_be_computed_fail_with_the_reason(stub, rows, tmp_path,
     assert worker.alive() and "event=device_fault" not in worker.text()
 
 
+def test_rows_after_those_that_cannot_be_computed(stub, rows, tmp_path, monkeypatch):
+    """What a run leaves in CUDA's last error is not the next one's."""
+    affine(stub)
+    monkeypatch.setenv("SONIC_STUB_FAULTS", "run@13=5")
+    stub.start_worker("g", "cuda:0:1")
+    source, _ = rows(7, dims=(3,))
+    done = stub.submit("affine", source, tmp_path / "no.npy", "--batch", 7)
+    assert done.returncode != 0 and "as it was asked to" in done.stderr, done.stderr
+    check(stub, rows, tmp_path, 99, "--batch", 7)
+
+
 # ---- not starting -------------------------------------------------------------------------------
 
 
@@ -249,6 +306,7 @@ def test_rows_that_cannot_be_computed_fail_with_the_reason(stub, rows, tmp_path,
         ({"SONIC_STUB_GPUS": "2"}, "cuda:2", ["no GPU 2: CUDA shows 2, 0 to 1"]),
         ({"SONIC_STUB_FAULTS": "cudaSetDevice=46"}, "cuda", [GPU, "is busy", "nvidia-smi -c DEFAULT"]),
         ({"SONIC_STUB_FAULTS": "cudaHostRegister=2"}, "cuda", [GPU, "pinning", "locked memory"]),
+        ({"SONIC_STUB_FAULTS": "provider=5"}, "cuda", [GPU, "model affine: ONNX Runtime refuses the GPU", "--cuda", "as it was asked to"]),
         ({"SONIC_STUB_FAULTS": "session=2"}, "cuda", ["model.onnx", "out of memory"]),
         ({"SONIC_STUB_FAULTS": "run@5=2"}, "cuda", [GPU, "does not execute", "out of memory", "lower max_batch_size"]),
         ({"SONIC_STUB_FAULTS": "session=abort"}, "cuda", [GPU, "failed while it loaded", "it died of signal 6"]),
@@ -295,6 +353,7 @@ def test_an_argument_that_makes_no_sense(stub):
         (parameter("sonic_cuda_tf32", "yes"), 'sonic_cuda_tf32 is "yes"; possible are 0 1'),
         (parameter("sonic_cuda_provider", "rocm"), "possible are cuda tensorrt"),
         (parameter("sonic_cuda_provider", "tensorrt"), "the stub has no TensorRT"),
+        (parameter("sonic_cuda_provider", "tensorrt") + parameter("sonic_cuda_graphs", "1"), "TensorRT keeps one graph"),
         (parameter("sonic_cuda_memory_mib", "0"), 'sonic_cuda_memory_mib is "0"'),
         (parameter("sonic_cuda_model", "../x.onnx"), "without a path"),
         (parameter("sonic_cuda_model", "fp16.onnx"), "1/fp16.onnx: No such file"),

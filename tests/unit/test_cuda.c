@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -14,7 +15,7 @@
 
 #include "common/model_repository.h"
 #include "tests/gpu/stub_cuda.h"
-#include "worker/executors/cuda/process/device.h"
+#include "worker/executors/cuda/process/onnx.h"
 
 #define SLOTS 4u
 #define ROWS 64u
@@ -93,6 +94,27 @@ static void no_two_tensors_meet_in_memory(void **state)
     assert_true(cuda_layout_input(&l, 1, 0) >= cuda_layout_input(&l, 0, 0) + 12 * ROWS);
     assert_true(cuda_layout_output(&l, 0, 0) >= cuda_layout_input(&l, SLOTS - 1, 0) + 12 * ROWS);
     assert_true(cuda_layout_output(&l, l.places - 1, 0) + 12 * ROWS <= l.bytes);
+}
+
+// In the words of ONNX Runtime, cuBLAS and cuDNN.
+static void a_lack_of_memory_is_told_from_other_failures(void **state)
+{
+    static const char *const lacks[] = {
+        "CUDA failure 2: out of memory ; GPU=0 ; hostname=h ; expr=cudaMalloc(&p, size);",
+        "BFCArena: Failed to allocate memory for requested buffer of size 256",
+        "BFCArena: Available memory of 0 is smaller than requested bytes of 256",
+        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
+        "CUDNN failure 4008: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ; GPU=0",
+    };
+    static const char *const others[] = {
+        "CUDA failure 700: an illegal memory access was encountered ; GPU=0",
+        "Non-zero status code returned while running Gemm node",
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(lacks) / sizeof(lacks[0]); i++)
+        assert_true(onnx_is_no_memory(lacks[i]));
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+        assert_false(onnx_is_no_memory(others[i]));
 }
 
 // ---- a device -----------------------------------------------------------------------------------
@@ -214,6 +236,17 @@ static void lanes_share_the_copy_engines(void **state)
     close_bench(&b);
 }
 
+// Each GPU has the count of the groups that name it, or none by name.
+static void lanes_are_of_the_groups_that_name_this_gpu(void **state)
+{
+    static struct bench b;
+    (void)state;
+    open_bench(&b, "instance_group [ { kind: KIND_GPU count: 1 gpus: [ 0 ] },\n"
+                   "  { kind: KIND_GPU count: 3 gpus: [ 1 ] }, { kind: KIND_CPU count: 5 } ]");
+    assert_int_equal(b.model->lanes.n, 1);
+    close_bench(&b);
+}
+
 static void every_number_of_rows_gives_its_results(void **state)
 {
     static struct bench b;
@@ -232,6 +265,61 @@ static void every_number_of_rows_gives_its_results(void **state)
     close_bench(&b);
 }
 
+// As the process's threads do: each has a slot, all share the lanes.
+struct user {
+    struct bench *bench;
+    uint32_t slot, wrong;
+    pthread_t thread;
+};
+
+static void *use_slot(void *user)
+{
+    struct user *u = user;
+    struct bench *b = u->bench;
+    for (uint32_t k = 1; k <= ROWS; k++) {
+        struct pipe_run run = {0, k, u->slot};
+        struct pipe_done done;
+        for (uint32_t i = 0; i < 3 * k; i++)
+            input(b, u->slot)[i] = (float)(u->slot * 1000 + k + i);
+        device_run(&b->device, u->slot, &run, &done);
+        for (uint32_t i = 0; i < 3 * k; i++)
+            u->wrong += output(b, u->slot)[i] != 2 * (float)(u->slot * 1000 + k + i) + 1;
+        u->wrong += done.outcome != PIPE_OK;
+    }
+    return NULL;
+}
+
+static void check_threads(const char *extra)
+{
+    static struct bench b;
+    struct user users[SLOTS];
+    open_bench(&b, extra);
+    uint32_t slow = stub_slow_calls();
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        users[i] = (struct user){&b, i, 0, 0};
+        assert_int_equal(pthread_create(&users[i].thread, NULL, use_slot, &users[i]), 0);
+    }
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        pthread_join(users[i].thread, NULL);
+        assert_int_equal(users[i].wrong, 0);
+    }
+    assert_int_equal(stub_slow_calls(), slow);
+    close_bench(&b);
+}
+
+static void slots_run_at_once(void **state)
+{
+    (void)state;
+    check_threads("instance_group [ { kind: KIND_GPU count: 2 } ]");
+}
+
+static void graphs_are_one_threads_alone(void **state)
+{
+    (void)state;
+    check_threads("instance_group [ { kind: KIND_GPU count: 2 } ]\n"
+                  "parameters { key: \"sonic_cuda_graphs\" value { string_value: \"1\" } }");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -239,9 +327,13 @@ int main(void)
         cmocka_unit_test(buckets_hold_every_number_of_rows),
         cmocka_unit_test(named_buckets_are_the_only_ones),
         cmocka_unit_test(no_two_tensors_meet_in_memory),
+        cmocka_unit_test(a_lack_of_memory_is_told_from_other_failures),
         cmocka_unit_test(copies_hide_behind_computing),
         cmocka_unit_test(lanes_share_the_copy_engines),
+        cmocka_unit_test(lanes_are_of_the_groups_that_name_this_gpu),
         cmocka_unit_test(every_number_of_rows_gives_its_results),
+        cmocka_unit_test(slots_run_at_once),
+        cmocka_unit_test(graphs_are_one_threads_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

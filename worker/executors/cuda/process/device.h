@@ -35,6 +35,7 @@ struct device_slot {
 
 struct device {
     int ordinal;
+    int gpu;        // its number for config.pbtxt; -1: it was named by its UUID
     char name[128]; // "NVIDIA H100 (GPU 0)"
     uint64_t memory_bytes;
     uint32_t nslots;

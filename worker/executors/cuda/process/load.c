@@ -78,7 +78,7 @@ static int make_buffers(struct device_model *m, char *why, size_t size)
 
 static int make_lanes(struct device_model *m, char *why, size_t size)
 {
-    uint32_t n = model_config_instances(&m->config, INSTANCE_GPU, -1, 1);
+    uint32_t n = model_config_instances(&m->config, INSTANCE_GPU, m->device->gpu, 1);
     int e = CUDA_OK;
     n = n < m->layout.slots ? n : m->layout.slots;
     m->lanes.n = n == 0 ? 1 : n < LANES_MAX ? n : LANES_MAX;

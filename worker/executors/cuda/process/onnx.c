@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "worker/executors/cuda/process/runner.h"
+
 struct onnx_model {
     struct onnx_settings settings;
     char path[4300];
@@ -15,7 +17,8 @@ struct onnx_model {
     OrtSession *sessions[LANES_MAX];
     OrtRunOptions *options; // of every run; with graphs, of one for each slot and bucket
     OrtRunOptions **graph_options;
-    OrtIoBinding **bindings; // by lane, slot and bucket
+    OrtIoBinding **bindings;          // by lane, slot and bucket
+    struct runner runners[LANES_MAX]; // with graphs: the lane's thread
 };
 
 static OrtIoBinding **binding_at(const struct device_model *m, uint32_t lane, uint32_t slot,
@@ -121,21 +124,44 @@ static int prepare(struct device_model *m, char *why, size_t size)
 
 // ---- running ------------------------------------------------------------------------------------
 
+struct one_run {
+    OrtSession *session;
+    const OrtRunOptions *options;
+    const OrtIoBinding *binding;
+    OrtStatus *status;
+};
+
+static void run_one(void *user)
+{
+    struct one_run *r = user;
+    r->status = onnx_api->RunWithBinding(r->session, r->options, r->binding);
+}
+
 static enum device_outcome queue(struct device_model *m, uint32_t lane, uint32_t slot,
                                  uint32_t rows, char *why, size_t size)
 {
-    const struct onnx_model *o = m->compute_data;
+    struct onnx_model *o = m->compute_data;
     uint32_t bucket = buckets_find(&o->buckets, rows);
-    const OrtRunOptions *options =
-        o->settings.graphs ? o->graph_options[slot * o->buckets.n + bucket] : o->options;
-    OrtStatus *s =
-        onnx_api->RunWithBinding(o->sessions[lane], options, *binding_at(m, lane, slot, bucket));
-    if (onnx_ok(s, "ONNX Runtime", why, size) == 0)
+    struct one_run run = {o->sessions[lane], o->options, *binding_at(m, lane, slot, bucket), NULL};
+    if (o->settings.graphs) {
+        // The provider keeps graphs by thread: what the slots' threads ran, each would capture
+        // anew.
+        run.options = o->graph_options[slot * o->buckets.n + bucket];
+        runner_call(&o->runners[lane], run_one, &run);
+    } else {
+        run_one(&run);
+    }
+    if (onnx_ok(run.status, "ONNX Runtime", why, size) == 0)
         return DEVICE_OK;
-    if (!onnx_is_no_memory(why))
-        return DEVICE_REFUSED;
-    cuda.cudaGetLastError(); // or the next call would report it again
-    return DEVICE_NO_MEMORY;
+    cuda.cudaGetLastError(); // or the next run would take it for its own
+    return onnx_is_no_memory(why) ? DEVICE_NO_MEMORY : DEVICE_REFUSED;
+}
+
+// The largest first: the others then find their memory there. The smallest next: TensorRT builds an
+// engine anew for a shape beyond those that it has met, which takes minutes.
+static uint32_t warm_up_order(const struct buckets *b, uint32_t i)
+{
+    return i == 0 ? b->n - 1 : i - 1;
 }
 
 // Every shape once on every lane, so that nobody waits for a first time: memory is reserved,
@@ -145,8 +171,7 @@ static int warm_up(struct device_model *m, char *why, size_t size)
     const struct onnx_model *o = m->compute_data;
     uint32_t slots = o->settings.graphs ? m->layout.slots : 1;
     for (uint32_t i = 0; i < m->lanes.n * slots * o->buckets.n; i++) {
-        // From the largest down: smaller ones then find their memory there.
-        uint32_t bucket = o->buckets.n - 1 - i % o->buckets.n;
+        uint32_t bucket = warm_up_order(&o->buckets, i % o->buckets.n);
         uint32_t slot = i / o->buckets.n % slots, lane = i / o->buckets.n / slots;
         char reason[400];
         enum device_outcome outcome =
@@ -171,6 +196,11 @@ static int open_sessions(struct device_model *m, char *why, size_t size)
     for (uint32_t i = 0; i < m->lanes.n && rc == 0; i++)
         rc = onnx_open_session(m, &o->settings, o->path, m->lane[i].stream, &o->sessions[i], why,
                                size);
+    for (uint32_t i = 0; i < m->lanes.n && rc == 0 && o->settings.graphs; i++) {
+        rc = -runner_start(&o->runners[i]);
+        if (rc != 0)
+            snprintf(why, size, "model %s: cannot start a thread for each lane", m->config.name);
+    }
     return rc == 0 ? onnx_compare(o->sessions[0], &m->config, o->path, why, size) : rc;
 }
 

@@ -112,8 +112,11 @@ int onnx_start(char *why, size_t size)
 
 bool onnx_is_no_memory(const char *words)
 {
-    static const char *const signs[] = {"out of memory", "Failed to allocate memory",
-                                        "STATUS_ALLOC_FAILED", "cudaErrorMemoryAllocation"};
+    // The third is an arena's that sonic_cuda_memory_mib bounds.
+    static const char *const signs[] = {
+        "out of memory",       "Failed to allocate memory", "is smaller than requested bytes",
+        "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED",         "cudaErrorMemoryAllocation",
+    };
     for (size_t i = 0; i < sizeof(signs) / sizeof(signs[0]); i++)
         if (strstr(words, signs[i]))
             return true;
@@ -157,9 +160,8 @@ static OrtStatus *add_tensorrt(OrtSessionOptions *options, const struct device_m
 {
     char device[16];
     const char *keys[] = {"device_id", "trt_engine_cache_enable", "trt_engine_cache_path",
-                          "trt_fp16_enable", "trt_cuda_graph_enable"};
-    const char *values[] = {device, o->engines[0] ? "1" : "0", o->engines, o->fp16 ? "1" : "0",
-                            o->graphs ? "1" : "0"};
+                          "trt_fp16_enable"};
+    const char *values[] = {device, o->engines[0] ? "1" : "0", o->engines, o->fp16 ? "1" : "0"};
     OrtTensorRTProviderOptionsV2 *trt = NULL;
     snprintf(device, sizeof(device), "%d", m->device->ordinal);
     OrtStatus *s = onnx_api->CreateTensorRTProviderOptions(&trt);
@@ -194,14 +196,16 @@ int onnx_open_session(const struct device_model *m, const struct onnx_settings *
                       cuda_stream stream, OrtSession **session, char *why, size_t size)
 {
     OrtSessionOptions *options = NULL;
+    char refused[400];
+    snprintf(refused, sizeof(refused),
+             "%s: model %s: ONNX Runtime refuses the GPU or its options (deploy/setup.sh --cuda "
+             "installs the libraries that it wants)",
+             m->device->name, m->config.name);
     memset(&on_cpu, 0, sizeof(on_cpu));
     OrtStatus *s = onnx_api->CreateSessionOptions(&options);
     if (!s)
         s = set_options(options, m, o, stream);
-    int rc = onnx_ok(s,
-                     "ONNX Runtime refuses the GPU or its options (deploy/setup.sh --cuda "
-                     "installs the libraries that it wants)",
-                     why, size);
+    int rc = onnx_ok(s, refused, why, size);
     if (rc == 0)
         rc = onnx_ok(onnx_api->CreateSession(env, path, options, session), path, why, size);
     if (options)

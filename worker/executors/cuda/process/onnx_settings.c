@@ -52,6 +52,19 @@ static bool take_words(const struct reader *r, struct onnx_settings *o)
            flag(r, PREFIX "graphs", &o->graphs) && flag(r, PREFIX "tensorrt_fp16", &o->fp16);
 }
 
+// TensorRT's provider captures one graph and replays it whatever is bound: another slot's rows.
+static bool fit_together(const struct reader *r, const struct onnx_settings *o)
+{
+    if (!o->tensorrt || !o->graphs)
+        return true;
+    snprintf(
+        r->why, r->size,
+        "model %s: sonic_cuda_graphs is for sonic_cuda_provider \"cuda\" alone: TensorRT keeps "
+        "one graph, not one for each slot and number of rows; remove one of the two",
+        r->config->name);
+    return false;
+}
+
 static bool take_file(const struct reader *r, struct onnx_settings *o)
 {
     const char *file = model_config_parameter(r->config, PREFIX "model");
@@ -118,5 +131,8 @@ int onnx_settings_read(struct onnx_settings *o, const struct model_config *c, ch
     struct reader r = {c, why, size};
     *o = (struct onnx_settings){0};
     take_engines(&r, o);
-    return know_all(&r) && take_words(&r, o) && take_file(&r, o) && take_arena(&r, o) ? 0 : -EINVAL;
+    return know_all(&r) && take_words(&r, o) && fit_together(&r, o) && take_file(&r, o) &&
+                   take_arena(&r, o)
+               ? 0
+               : -EINVAL;
 }

@@ -32,11 +32,17 @@ static int choose(struct device *d, const char *which, char *why, size_t size)
     bool uuid = which[0] && (which[0] < '0' || which[0] > '9');
     const char *allowed = getenv("CUDA_VISIBLE_DEVICES");
     d->ordinal = uuid ? 0 : atoi(which);
+    d->gpu = uuid ? -1 : d->ordinal;
     snprintf(d->name, sizeof(d->name), "GPU %s", which[0] ? which : "0");
     if (!uuid)
         return 0;
-    // A batch system that gave this job other GPUs, by their UUIDs, means it.
-    if (allowed && strchr(allowed, '-') && !strstr(allowed, which)) {
+    // A batch system that gave this job other GPUs means it: by their numbers, or none,
+    if (allowed && !strchr(allowed, '-')) {
+        d->ordinal = -1;
+        return 0;
+    }
+    // or by their UUIDs.
+    if (allowed && !strstr(allowed, which)) {
         snprintf(why, size, "%s is not among the GPUs of this job: CUDA_VISIBLE_DEVICES is %s",
                  which, allowed);
         return -ENODEV;
@@ -68,7 +74,36 @@ static int check_driver(const struct device *d, char *why, size_t size)
     return -ENODEV;
 }
 
-static int find(const struct device *d, char *why, size_t size)
+// CUDA's bytes against a UUID as people write it, or its beginning. A part's (MIG) are its own.
+static bool is_uuid(const char *text, const unsigned char *uuid)
+{
+    char hex[33], *at = hex;
+    for (int i = 0; i < 16; i++)
+        at += snprintf(at, 3, "%02x", uuid[i]);
+    at = hex;
+    for (text += 4; *text; text++) // after GPU- or MIG-
+        if (*text != '-' && *text != *at++)
+            return false;
+    return at > hex;
+}
+
+static int find_uuid(struct device *d, int n, const char *which, char *why, size_t size)
+{
+    unsigned char uuid[16];
+    int handle;
+    int e = cuda.cuInit(0);
+    for (int i = 0; i < n && e == CUDA_OK; i++)
+        if (cuda.cuDeviceGet(&handle, i) == CUDA_OK &&
+            cuda.cuDeviceGetUuid_v2(uuid, handle) == CUDA_OK && is_uuid(which, uuid)) {
+            d->ordinal = i;
+            return 0;
+        }
+    snprintf(why, size, "%s is not among the GPUs of this job: CUDA_VISIBLE_DEVICES is %s%s%s",
+             which, visible(), e == CUDA_OK ? "" : ": ", e == CUDA_OK ? "" : cuda_driver_error(e));
+    return -ENODEV;
+}
+
+static int find(struct device *d, const char *which, char *why, size_t size)
 {
     int n = 0, e = cuda.cudaGetDeviceCount(&n);
     if (e == CUDA_NO_DEVICE || (e == CUDA_OK && n == 0)) {
@@ -80,6 +115,8 @@ static int find(const struct device *d, char *why, size_t size)
     }
     if (e != CUDA_OK)
         return device_fail(d, e, "looking for GPUs", why, size);
+    if (d->ordinal < 0)
+        return find_uuid(d, n, which, why, size);
     if (d->ordinal < n)
         return 0;
     snprintf(why, size, "there is no GPU %d: CUDA shows %d, 0 to %d (CUDA_VISIBLE_DEVICES is %s)",
@@ -138,7 +175,7 @@ int device_open(struct device *d, const char *which, uint32_t slots, char *why, 
     if (rc == 0)
         rc = check_driver(d, why, size);
     if (rc == 0)
-        rc = find(d, why, size);
+        rc = find(d, which, why, size);
     if (rc != 0)
         return rc;
     take_name(d);
