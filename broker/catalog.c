@@ -14,6 +14,7 @@ struct catalog {
     struct {
         struct model_config *config;
         farm_model_id id;
+        bool kept; // of our own repository
     } models[SONIC_MODELS_MAX];
 };
 
@@ -62,6 +63,18 @@ static const struct model_config *find(const struct catalog *c, const struct mod
     return NULL;
 }
 
+// When no more models fit: the place of one that a worker once declared and nobody has any more.
+static farm_model_id take_place(struct catalog *c, const struct model_config *config,
+                                const struct farm_model_config *farm_config)
+{
+    for (size_t i = 0; i < c->n; i++)
+        if (!c->models[i].kept && farm_model_replace(c->farm, c->models[i].id, farm_config)) {
+            *c->models[i].config = *config;
+            return c->models[i].id;
+        }
+    return FARM_NONE;
+}
+
 farm_model_id catalog_add(struct catalog *c, const struct model_config *config, char *why,
                           size_t size)
 {
@@ -71,6 +84,8 @@ farm_model_id catalog_add(struct catalog *c, const struct model_config *config, 
         return model_config_agrees(known, config, why, size) ? id : FARM_NONE;
     struct farm_model_config farm_config;
     farm_config_of(config, &farm_config);
+    if (c->n == SONIC_MODELS_MAX && (id = take_place(c, config, &farm_config)) != FARM_NONE)
+        return id;
     struct model_config *copy = malloc(sizeof(*copy));
     id = copy && c->n < SONIC_MODELS_MAX ? farm_model_add(c->farm, &farm_config) : FARM_NONE;
     if (id == FARM_NONE) {
@@ -82,6 +97,7 @@ farm_model_id catalog_add(struct catalog *c, const struct model_config *config, 
     *copy = *config;
     c->models[c->n].config = copy;
     c->models[c->n].id = id;
+    c->models[c->n].kept = false;
     c->n++;
     return id;
 }
@@ -106,6 +122,8 @@ int catalog_read(struct catalog *c, const char *root, char *why, size_t size)
                 0 ||
             catalog_add(c, &entry.config, reason, sizeof(reason)) == FARM_NONE)
             log_error("model_skipped", "model=%s why=\"%s\"", names[i], reason);
+        else
+            c->models[c->n - 1].kept = true;
     }
     free(names);
     return 0;

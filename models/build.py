@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the model repository: DIR/<name>/config.pbtxt and DIR/<name>/1/model.onnx.
+"""Builds the model repository: DIR/<name>/config.pbtxt, DIR/<name>/1/model.onnx, and bundles.
 
     build.py --out DIR [--seed 1] [--only NAME]
 
@@ -27,6 +27,7 @@ import numpy as np  # noqa: E402
 
 import native  # noqa: E402
 import spatial  # noqa: E402
+from overlay import bundle, compiler  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 NAMES = ("resnet50", "facile", "deepcalo", "emtrkmichel")  # the longest first
@@ -76,18 +77,13 @@ def build(name, folder, seed):
     (folder / "build.json").unlink(missing_ok=True)
     write(folder / "1" / "model.onnx", model)
     write(folder / "config.pbtxt", config_path(name).read_bytes())
-    paths = ["1/model.onnx", "config.pbtxt"]
-    if name == "facile":
-        files, fixed_notes = spatial.bundle(model, seed)
-        (folder / "1" / "opencl").mkdir(exist_ok=True)
-        (folder / "1" / "cuda").mkdir(exist_ok=True)
-        files = {f"1/opencl/{file}": data for file, data in files.items()}
-        files["1/cuda/facile.bin"] = native.weights(model, seed)
-        for path, data in files.items():
-            write(folder / path, data)
-            paths.append(path)
-        notes += "\n" + fixed_notes
-        write(folder / "resolution.txt", (notes + "\n").encode())
+    files, more = bundles(name, model, seed)
+    for path, data in files.items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        write(folder / path, data)
+    paths = ["1/model.onnx", "config.pbtxt", *files]
+    notes += "\n" + more
+    write(folder / "resolution.txt", (notes + "\n").encode())
     record = {"model": name, "seed": seed, "sources": sources,
               "files": {path: file_hash(folder / path) for path in paths},
               "parameters": graph.trainable, "statistics": graph.statistics, "macs": graph.macs}
@@ -95,6 +91,17 @@ def build(name, folder, seed):
     line = (f"model={name} state=built parameters={graph.trainable} statistics={graph.statistics} "
             f"macs={graph.macs} bytes={len(model)} seconds={time.monotonic() - started:.1f}")
     return "\n  ".join([line, *notes.splitlines()])
+
+
+def bundles(name, model, seed):
+    """What devices other than CPUs execute: {path in the model's folder: bytes}, and what it costs."""
+    if name == "facile":
+        files, notes = spatial.bundle(model, seed)
+        more = {"1/cuda/facile.bin": native.weights(model, seed)}
+    else:
+        files, notes = compiler.bundle_of(name, model, seed)
+        more = {}
+    return {f"1/opencl/{file}": data for file, data in files.items()} | more, notes
 
 
 def config_path(name):
@@ -107,6 +114,8 @@ def source_hash(name):
                                 "requirements.txt")] + [config_path(name)]
     if name == "facile":
         paths += [HERE / "native.py", HERE / "spatial.py"]
+    else:
+        paths += [*sorted((HERE / "overlay").glob("*.py")), *bundle.SOURCES]
     whole = hashlib.sha256()
     for path in paths:
         whole.update(f"{path.name} {file_hash(path)}\n".encode())

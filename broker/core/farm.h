@@ -62,6 +62,9 @@ struct farm_model_config {
 };
 // Adds or (same name and version) finds a model. FARM_NONE when SONIC_MODELS_MAX are known.
 farm_model_id farm_model_add(struct farm *f, const struct farm_model_config *c);
+// Gives the place of a model that no worker has, and of which nothing is queued or leased, to
+// another. False: it is not so idle, or unknown.
+bool farm_model_replace(struct farm *f, farm_model_id id, const struct farm_model_config *c);
 // By name; version 0 = the highest known. FARM_NONE when unknown.
 farm_model_id farm_model_find(const struct farm *f, const char *name, size_t len, uint32_t version);
 

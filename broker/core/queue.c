@@ -33,17 +33,8 @@ static void preferred_clean(struct farm_model_config *c)
     c->npreferred = n;
 }
 
-farm_model_id farm_model_add(struct farm *f, const struct farm_model_config *c)
+static void configure(struct model *m, const struct farm_model_config *c)
 {
-    for (uint32_t i = 0; i < f->nmodels; i++)
-        if (f->models[i]->config.version == c->version &&
-            strcmp(f->models[i]->config.name, c->name) == 0)
-            return f->models[i]->id;
-    if (f->nmodels == SONIC_MODELS_MAX)
-        return FARM_NONE;
-    struct model *m = calloc(1, sizeof *m);
-    if (!m)
-        return FARM_NONE;
     m->config = *c;
     if (m->config.batch_max == 0)
         m->config.batch_max = 1;
@@ -57,12 +48,37 @@ farm_model_id farm_model_add(struct farm *f, const struct farm_model_config *c)
         m->config.default_priority = m->config.priority_levels;
     preferred_clean(&m->config);
     m->share_row = SHARE_ONE / m->config.batch_max;
+}
+
+farm_model_id farm_model_add(struct farm *f, const struct farm_model_config *c)
+{
+    for (uint32_t i = 0; i < f->nmodels; i++)
+        if (f->models[i]->config.version == c->version &&
+            strcmp(f->models[i]->config.name, c->name) == 0)
+            return f->models[i]->id;
+    if (f->nmodels == SONIC_MODELS_MAX)
+        return FARM_NONE;
+    struct model *m = calloc(1, sizeof *m);
+    if (!m)
+        return FARM_NONE;
+    configure(m, c);
     for (uint32_t i = 0; i < SONIC_PRIORITY_LEVELS_MAX; i++)
         list_init(&m->levels[i]);
     list_init(&m->active);
     f->models[f->nmodels++] = m;
     m->id = f->nmodels;
     return m->id;
+}
+
+bool farm_model_replace(struct farm *f, farm_model_id id, const struct farm_model_config *c)
+{
+    struct model *m = model_get(f, id);
+    if (!m || m->nservices > 0 || m->ready + m->nsuspects + m->leased > 0)
+        return false;
+    m->accepted = m->answered = 0;
+    m->batch_rows = m->row_us = 0;
+    configure(m, c);
+    return true;
 }
 
 farm_model_id farm_model_find(const struct farm *f, const char *name, size_t len, uint32_t version)

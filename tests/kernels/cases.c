@@ -149,7 +149,7 @@ static bool case_requant(struct test *t)
     return good;
 }
 
-static bool case_maxpool(struct test *t)
+struct conv_shape draw_pool(struct test *t)
 {
     struct conv_shape s = {.rows = draw(t, 1, 3),
                            .in_h = draw(t, 1, 12),
@@ -165,6 +165,12 @@ static bool case_maxpool(struct test *t)
     s.out_h = draw(t, 1, (s.in_h + s.pad_top) / s.stride_h + 1);
     s.out_w = draw(t, 1, (s.in_w + s.pad_left) / s.stride_w + 1);
     s.out_stride = s.out_at + s.in_c + 4 * draw(t, 0, 2);
+    return s;
+}
+
+static bool case_maxpool(struct test *t)
+{
+    struct conv_shape s = draw_pool(t);
     int pixels = s.rows * s.out_h * s.out_w;
     size_t in_bytes = (size_t)(s.rows * s.in_h * s.in_w * s.in_c);
     size_t out_bytes = (size_t)(pixels * s.out_stride);
@@ -310,5 +316,12 @@ const struct kernel_case kernel_cases[] = {{"conv", case_conv},
                                            {"avgpool", case_avgpool},
                                            {"upsample_nearest", case_upsample},
                                            {"stage", case_stage},
+                                           {"wide_finish", case_wide_finish},
+                                           {"wide_finish_add", case_wide_finish_add},
+                                           {"wide_acc", case_wide_acc},
+                                           {"wide_add", case_wide_add},
+                                           {"wide_maxpool", case_wide_maxpool},
+                                           {"wide_avgpool", case_wide_avgpool},
+                                           {"wide_stage", case_wide_stage},
                                            {"head", case_head}};
 const uint32_t kernel_cases_count = COUNT(kernel_cases);

@@ -36,6 +36,8 @@ size_t draw_groups(struct test *t);
 struct arg *shape_args(struct arg *a, const struct conv_shape *s);
 struct arg *quant_args(struct arg *a, const struct quant *q);
 struct quant draw_quant(struct test *t, int shift_min, int shift_max);
+// Rows, image, windows and padding of a maxpool, and the slice that it goes to.
+struct conv_shape draw_pool(struct test *t);
 
 // Whether two results are the same; says where they differ.
 bool same_bytes(struct test *t, const void *got, const void *expected, size_t n);
@@ -45,5 +47,14 @@ bool case_conv(struct test *t);
 bool case_conv_leaky(struct test *t);
 bool case_conv_add(struct test *t);
 bool case_conv_acc(struct test *t);
+
+// cases_wide.c
+bool case_wide_finish(struct test *t);
+bool case_wide_finish_add(struct test *t);
+bool case_wide_acc(struct test *t);
+bool case_wide_add(struct test *t);
+bool case_wide_maxpool(struct test *t);
+bool case_wide_avgpool(struct test *t);
+bool case_wide_stage(struct test *t);
 
 #endif

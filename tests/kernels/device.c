@@ -47,33 +47,46 @@ static bool find(struct device *d, const char *wanted, cl_device_id *id)
     return false;
 }
 
-static bool build(struct device *d, cl_device_id id, const char *source, const char *options,
-                  char *why, size_t size)
+// The sources one after another, as bundles have them.
+static bool read_all(char *text, char **sources, char *why, size_t size)
+{
+    size_t at = 0;
+    for (char **source = sources; *source; source++) {
+        FILE *f = fopen(*source, "r");
+        size_t n = f ? fread(text + at, 1, SOURCE_BYTES_MAX - 1 - at, f) : 0;
+        if (f)
+            fclose(f);
+        if (n == 0) {
+            snprintf(why, size, "%s cannot be read", *source);
+            return false;
+        }
+        at += n;
+    }
+    return true;
+}
+
+static bool build(struct device *d, cl_device_id id, char **sources, const char *options, char *why,
+                  size_t size)
 {
     char *text = calloc(1, SOURCE_BYTES_MAX);
     const char *const_text = text;
-    FILE *f = fopen(source, "r");
-    if (!f || !fread(text, 1, SOURCE_BYTES_MAX - 1, f)) {
-        snprintf(why, size, "%s cannot be read", source);
-        if (f)
-            fclose(f);
+    if (!read_all(text, sources, why, size)) {
         free(text);
         return false;
     }
-    fclose(f);
     d->program = clCreateProgramWithSource(d->context, 1, &const_text, NULL, NULL);
     free(text);
     if (clBuildProgram(d->program, 1, &id, options, NULL, NULL) == CL_SUCCESS)
         return true;
-    int n = snprintf(why, size, "%s is not built for %s: ", source, d->name);
+    int n = snprintf(why, size, "%s is not built for %s: ", *sources, d->name);
     if (n > 0 && (size_t)n < size)
         clGetProgramBuildInfo(d->program, id, CL_PROGRAM_BUILD_LOG, size - (size_t)n, why + n,
                               NULL);
     return false;
 }
 
-struct device *device_open(const char *platform, const char *source, const char *options,
-                           bool exact, bool *absent, char *why, size_t size)
+struct device *device_open(const char *platform, char **sources, const char *options, bool exact,
+                           bool *absent, char *why, size_t size)
 {
     struct device *d = calloc(1, sizeof *d);
     cl_device_id id = NULL;
@@ -86,7 +99,7 @@ struct device *device_open(const char *platform, const char *source, const char 
     d->exact = exact;
     d->context = clCreateContext(NULL, 1, &id, NULL, NULL, NULL);
     d->queue = clCreateCommandQueue(d->context, id, 0, NULL);
-    if (d->queue && build(d, id, source, options, why, size))
+    if (d->queue && build(d, id, sources, options, why, size))
         return d;
     if (!d->queue)
         snprintf(why, size, "%s does not open", d->name);

@@ -28,11 +28,11 @@ struct arg {
 #define INT(x) ((struct arg){.kind = ARG_INT, .is.integer = (x)})
 #define FLOAT(x) ((struct arg){.kind = ARG_FLOAT, .is.real = (x)})
 
-// The first device of the first platform whose name has `platform` in it, with the program built,
-// or NULL with the reason in words; *absent: there is no such platform. `exact`: buffers without
-// canaries, so that Oclgrind sees what leaves them.
-struct device *device_open(const char *platform, const char *source, const char *options,
-                           bool exact, bool *absent, char *why, size_t size);
+// The first device of the first platform whose name has `platform` in it, with the program built
+// of all `sources` (NULL ends them), or NULL with the reason in words; *absent: there is no such
+// platform. `exact`: buffers without canaries, so that Oclgrind sees what leaves them.
+struct device *device_open(const char *platform, char **sources, const char *options, bool exact,
+                           bool *absent, char *why, size_t size);
 void device_close(struct device *d);
 const char *device_name(const struct device *d);
 

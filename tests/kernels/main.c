@@ -12,7 +12,7 @@
 #define SKIPPED 77
 
 static const char usage[] =
-    "check_kernels [options] OVERLAY.cl\n"
+    "check_kernels [options] OVERLAY.cl [OVERLAY_WIDE.cl]\n"
     "  --platform NAME   the first OpenCL platform with NAME in its name (default: the first)\n"
     "  --options TEXT    build options (default: -cl-std=CL1.2)\n"
     "  --kernel NAME     this kernel alone\n"
@@ -21,7 +21,8 @@ static const char usage[] =
     "  --bench           time the kernels instead\n";
 
 struct run {
-    const char *platform, *options, *kernel, *source;
+    const char *platform, *options, *kernel;
+    char **sources;
     uint64_t seed;
     int cases;
     bool small, bench;
@@ -59,8 +60,8 @@ static bool parse(struct run *r, int argc, char **argv)
         default:
             return false;
         }
-    r->source = argv[optind];
-    return r->source && !argv[optind + 1];
+    r->sources = argv + optind;
+    return *r->sources;
 }
 
 // Each case has a seed of its own, so that a failed one can be repeated alone.
@@ -98,7 +99,7 @@ int main(int argc, char **argv)
         return 2;
     }
     struct device *d =
-        device_open(r.platform, r.source, r.options, r.small, &absent, why, sizeof why);
+        device_open(r.platform, r.sources, r.options, r.small, &absent, why, sizeof why);
     if (!d) {
         printf("check_kernels: %s\n", why);
         return absent ? SKIPPED : 1;

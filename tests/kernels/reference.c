@@ -40,10 +40,36 @@ int64_t ref_addend(int8_t q, const struct addend *a)
     return ref_mul_hi((int64_t)(q - a->zero) * (1 << 20), a->mult);
 }
 
-int8_t ref_requant(int64_t sum, const struct quant *q)
+int ref_round(int64_t sum, const struct quant *q)
 {
     int64_t value = ((sum + (INT64_C(1) << (q->shift - 1))) >> q->shift) + q->zero_out;
-    return (int8_t)(value < q->lo ? q->lo : value > q->hi ? q->hi : value);
+    return (int)(value < q->lo ? q->lo : value > q->hi ? q->hi : value);
+}
+
+int8_t ref_requant(int64_t sum, const struct quant *q)
+{
+    return (int8_t)ref_round(sum, q);
+}
+
+int8_t ref_high(int v)
+{
+    return (int8_t)((v + 128) >> 8);
+}
+
+int8_t ref_low(int v)
+{
+    return (int8_t)(v - 256 * ref_high(v));
+}
+
+int ref_value(int8_t high, int8_t low)
+{
+    return 256 * high + low;
+}
+
+int64_t ref_wide_total(const int32_t *top, const int32_t *middle, int pixel, int c, int k)
+{
+    const int32_t *pair = top + pixel * 2 * c;
+    return 256 * (int64_t)pair[k] + pair[c + k] + middle[pixel * c + k];
 }
 
 int8_t ref_maxpool(const struct conv_shape *s, const int8_t *in, int pixel, int c)

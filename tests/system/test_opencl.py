@@ -3,6 +3,7 @@
 SONIC_TEST_OPENCL names another platform; with "Intel" it is Intel's FPGA emulator."""
 
 import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -70,8 +71,14 @@ def start_worker(farm, name="o", *args):
 
 def device_of(worker):
     """The pid of a worker's device process."""
-    done = subprocess.run(["pgrep", "-P", str(worker.pid)], capture_output=True, text=True, timeout=10, check=False)
-    return int(done.stdout) if done.stdout.strip() else None
+    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # After the name, which may hold anything: state and parent.
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == worker.pid:
+                return int(stat.parent.name)
+        except (OSError, IndexError):
+            continue  # it has just ended
+    return None
 
 
 def check(farm, rows, tmp_path, model, n, want, *args):

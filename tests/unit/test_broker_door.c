@@ -66,8 +66,6 @@ static void test_catalog_ends_with_an_empty_one(void **state)
             c.inputs[k] = c.outputs[k] = c.inputs[0];
         assert_int_not_equal(catalog_add(f->broker.catalog, &c, why, sizeof(why)), FARM_NONE);
     }
-    struct model_config more = model_named("one-more", VALUES);
-    assert_int_equal(catalog_add(f->broker.catalog, &more, why, sizeof(why)), FARM_NONE);
     void *client = peer_open(f, PEER_CLIENT);
     query(f, client, 5, WIRE_QUERY_MODELS);
     unsigned models = 0, messages = 0;
@@ -80,6 +78,31 @@ static void test_catalog_ends_with_an_empty_one(void **state)
     assert_int_equal(models, SONIC_MODELS_MAX);
     assert_true(messages > 2);
     assert_false(hear(f, client));
+}
+
+static void test_models_that_nobody_has_any_more_make_room(void **state)
+{
+    struct fixture *f = *state;
+    char why[256], name[16];
+    worker_open(f, "w", "echo", VALUES);
+    for (unsigned i = 1; i < SONIC_MODELS_MAX; i++) {
+        snprintf(name, sizeof(name), "model-%03u", i);
+        struct model_config c = model_named(name, VALUES);
+        assert_int_not_equal(catalog_add(f->broker.catalog, &c, why, sizeof(why)), FARM_NONE);
+    }
+    struct model_config more = model_named("one-more", VALUES);
+    farm_model_id id = catalog_add(f->broker.catalog, &more, why, sizeof(why));
+    assert_int_not_equal(id, FARM_NONE);
+    assert_string_equal(catalog_model(f->broker.catalog, id)->name, "one-more");
+    assert_int_equal(farm_model_find(f->broker.farm, "one-more", 8, 0), id);
+    assert_int_equal(farm_model_find(f->broker.farm, "model-001", 9, 0), FARM_NONE);
+    assert_int_not_equal(farm_model_find(f->broker.farm, "echo", 4, 0),
+                         FARM_NONE); // a worker has it
+    void *client = client_open(f);
+    say_submit(f, client, "echo", VALUES, 1, 1);
+    say_submit(f, client, "one-more", VALUES, 2, 1); // queued: it stays, although nobody has it
+    struct model_config other = model_named("other", VALUES);
+    assert_int_not_equal(catalog_add(f->broker.catalog, &other, why, sizeof(why)), id);
 }
 
 static void test_unknown_peer_is_told_to_register_again(void **state)
@@ -344,6 +367,7 @@ int main(void)
         TEST(test_stranger_may_ask),
         TEST(test_questions_without_end_are_not_all_answered),
         TEST(test_catalog_ends_with_an_empty_one),
+        TEST(test_models_that_nobody_has_any_more_make_room),
         TEST(test_unknown_peer_is_told_to_register_again),
         TEST(test_wrong_epoch_is_told_to_register_again),
         TEST(test_no_common_version),
