@@ -64,7 +64,7 @@ def run_json(*command, seconds=120):
 class Farm:
     """A broker and one worker of their own, on ipc and on tcp."""
 
-    def __init__(self, device, models, *broker_args, env=None):
+    def __init__(self, device, models, *broker_args, env=None, only=()):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="sonic-b-"))
         self.endpoints = {"ipc": f"ipc://{self.folder}/c", "tcp": f"tcp://127.0.0.1:{free_port()}"}
         worker = {"ipc": f"ipc://{self.folder}/w", "tcp": f"tcp://127.0.0.1:{free_port()}"}
@@ -76,6 +76,7 @@ class Farm:
             + [a for e in worker.values() for a in ("--worker", e)], stdout=log, stderr=log)
         self.models, self.device, self.links, self.log = models, device, worker, log
         self.env = {**os.environ, **(env or {})}
+        self.only = [a for name in only for a in ("--model", name)]  # the models of the worker; none: all
         self.worker = None
 
     def use(self, kind):
@@ -83,7 +84,7 @@ class Farm:
         self.end_worker()
         self.worker = subprocess.Popen(
             [BUILD / "worker" / "sonic-worker", "--broker", self.links[kind], "--device", self.device,
-             "--models", self.models, "--name", kind, "--log", "warn"], stdout=self.log, stderr=self.log,
+             "--models", self.models, "--name", kind, "--log", "warn", *self.only], stdout=self.log, stderr=self.log,
             env=self.env)
         deadline = time.monotonic() + 300  # a GPU's worker runs every model in all sizes first
         while time.monotonic() < deadline and self.worker.poll() is None:
@@ -313,7 +314,7 @@ def fpga_runtime(options, name, platform, env, rows, channels):
 
     load = {"model": "facile", "rows": rows, "clients": 2, "window": 8, "input": channels}
     converting, alone, idle_percent = [], [], []
-    with Farm(f"opencl:{platform}", MODELS, env=env) as farm:
+    with Farm(f"opencl:{platform}", MODELS, env=env, only=["facile"]) as farm:
         endpoint = farm.use("ipc")
         for _ in range(options.rounds):
             bare = loop("--convert"), loop()
