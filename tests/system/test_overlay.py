@@ -106,7 +106,7 @@ def both(farm, tmp_path, name, rows, outputs):
     start_worker(farm)
     x = compiler.rows_of(name, 9, 3, rows)
     got = submit(farm, tmp_path, name, x, outputs)
-    want = run_direct(source / "1" / "model.onnx", x, batch=8)
+    want = run_direct(source, x, batch=8)
     return [got[name] for name in outputs], want
 
 
