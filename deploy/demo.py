@@ -74,7 +74,7 @@ def run_farm(build, run, inputs, *args):
         farm = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         say(f"starting a farm: {' '.join(map(str, command))}")
-        await_farm(farm, [submit, "status", "--broker", endpoint, "--timeout", "2"], run)
+        await_farm(farm, run)
         figures = {}
         for model in inputs:
             job = [submit, "--model", model, "--input", inputs[model], "--output", run / f"{model}.npy"]
@@ -89,14 +89,14 @@ def run_farm(build, run, inputs, *args):
         stop(farm)
 
 
-def await_farm(farm, question, run):
+def await_farm(farm, run):
+    """Until sonic-farm says that its workers have joined: a job would wait for them, too."""
     deadline = time.monotonic() + START_S
-    while subprocess.run(question, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                         stderr=subprocess.DEVNULL, check=False).returncode != 0:
+    while "ready at" not in (run / "farm.log").read_text(errors="replace"):
         if farm.poll() is not None:
             fail(f"sonic-farm ended with status {farm.returncode}", run)
         if time.monotonic() > deadline:
-            fail(f"the farm did not answer within {START_S} s", run)
+            fail(f"the farm did not get ready within {START_S} s", run)
         time.sleep(0.1)
 
 
