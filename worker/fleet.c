@@ -69,8 +69,8 @@ static enum load load_model(struct fleet *f, const char *root, const char *name,
     if (model_repository_read(root, name, &entry, warn_field, NULL, why, size) != 0)
         return FAILED;
     if (f->executor->serves && !f->executor->serves(&entry)) {
-        snprintf(why, size, "%s holds no bundle (opencl/bundle.pbtxt) for a %s device", entry.dir,
-                 f->executor->kind);
+        snprintf(why, size, "%.900s holds no bundle (opencl/bundle.pbtxt) for a %s device",
+                 entry.dir, f->executor->kind);
         return NOT_OURS;
     }
     if (!f->executor->serves && strcmp(entry.config.backend, f->executor->backend) != 0) {

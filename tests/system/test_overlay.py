@@ -114,7 +114,8 @@ def test_resnet50_chooses_as_fp32(opencl, tmp_path):  # noqa: F811
     """200 jets; fewer on the emulator, which is slow and gives the same bits (above)."""
     rows = 40 if PLATFORM == "Intel" else 200
     (got,), (want,) = both(opencl, tmp_path, "resnet50", rows, ["classes"], batch=2)
-    assert (got.argmax(1) == want.argmax(1)).mean() >= 0.99
+    # At least 99 %; of 40, one jet is more than that.
+    assert (got.argmax(1) != want.argmax(1)).sum() <= max(rows // 100, 1)
     assert np.sqrt(((got - want)**2).mean()) < 0.02  # 200 choices alone hide much
 
 
