@@ -4,10 +4,13 @@
 // whenever it is full, inputs travel in frames as they do to any other host.
 #include "client/handle.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "client/extents.h"
+#include "common/checked.h"
+#include "common/limits.h"
 #include "common/side.h"
 #include "common/slab.h"
 
@@ -27,10 +30,9 @@ void share_close(struct sonic *s)
     extents_free(s->room);
 }
 
-static bool make_slab(struct sonic *s)
+static bool make_slab(struct sonic *s, uint64_t bytes_max)
 {
-    uint64_t bytes = s->window_bytes < s->slab_bytes_max ? s->window_bytes : s->slab_bytes_max;
-    struct slab *slab = slab_new(bytes);
+    struct slab *slab = slab_new(s->window_bytes < bytes_max ? s->window_bytes : bytes_max);
     struct extents *room = slab ? extents_new(slab_bytes(slab)) : NULL;
     if (!room) {
         if (slab)
@@ -46,7 +48,7 @@ static bool make_slab(struct sonic *s)
 static void offer(struct sonic *s)
 {
     s->slab_offer_us = s->now_us + OFFER_EVERY_US;
-    if (s->slab ? slab_bytes(s->slab) > s->slab_bytes_max : !make_slab(s))
+    if (s->slab ? slab_bytes(s->slab) > s->slab_bytes_max : !make_slab(s, s->slab_bytes_max))
         return;
     int fd = side_connect(s->endpoint);
     if (fd < 0)
@@ -64,6 +66,16 @@ void share_taken(struct sonic *s, const struct wire_taken *m)
         s->slab_number = m->slab;
 }
 
+// ---- a request's inputs -------------------------------------------------------------------------
+
+// Where in the slab the caller's data lies already; EXTENTS_NONE: nowhere that could be told.
+static uint64_t lies_at(const struct sonic *s, const sonic_tensor_t *in)
+{
+    uintptr_t at = (uintptr_t)in->data - (uintptr_t)slab_data(s->slab);
+    bool inside = at < slab_bytes(s->slab) && in->bytes <= slab_bytes(s->slab) - at;
+    return inside && at % SONIC_PACK_ALIGN == 0 ? at : EXTENTS_NONE;
+}
+
 bool share_input(struct sonic *s, struct call *c, unsigned i, struct tensor *t)
 {
     const sonic_tensor_t *in = &c->inputs[i];
@@ -73,7 +85,8 @@ bool share_input(struct sonic *s, struct call *c, unsigned i, struct tensor *t)
         offer(s);
     if (s->slab_number == 0)
         return false;
-    if (!(c->shared & 1u << i)) {
+    uint64_t place = lies_at(s, in);
+    if (place == EXTENTS_NONE && !(c->shared & 1u << i)) {
         uint64_t offset = extents_take(s->room, in->bytes);
         if (offset == EXTENTS_NONE)
             return false;
@@ -83,7 +96,7 @@ bool share_input(struct sonic *s, struct call *c, unsigned i, struct tensor *t)
     }
     t->place = TENSOR_IN_SLAB;
     t->where = s->slab_number;
-    t->offset = c->offsets[i];
+    t->offset = place == EXTENTS_NONE ? c->offsets[i] : place;
     return true;
 }
 
@@ -92,4 +105,29 @@ void share_return(struct sonic *s, struct call *c)
     for (unsigned i = 0; c->shared; i++, c->shared >>= 1)
         if (c->shared & 1)
             extents_give(s->room, c->offsets[i], c->inputs[i].bytes);
+}
+
+// ---- memory of the caller's own -----------------------------------------------------------------
+
+void *sonic_alloc(sonic_t *s, size_t bytes)
+{
+    uint64_t offset = EXTENTS_NONE, whole;
+    if (bytes == 0 || !checked_align(bytes, EXTENTS_ALIGN, &whole))
+        return NULL;
+    // Made before a broker said how much it takes: with one that takes less, inputs travel in
+    // frames.
+    if (bytes > SONIC_PACK_BYTES_MAX && (s->slab || make_slab(s, SONIC_SLAB_BYTES_MAX)))
+        offset = extents_take(s->room, bytes);
+    if (offset != EXTENTS_NONE)
+        return (char *)slab_data(s->slab) + offset;
+    return aligned_alloc(EXTENTS_ALIGN, whole);
+}
+
+void sonic_free(sonic_t *s, void *data, size_t bytes)
+{
+    uintptr_t at = s->slab ? (uintptr_t)data - (uintptr_t)slab_data(s->slab) : UINTPTR_MAX;
+    if (s->slab && data && at < slab_bytes(s->slab))
+        extents_give(s->room, at, bytes);
+    else
+        free(data);
 }

@@ -115,6 +115,12 @@ typedef struct {
 // must stay unchanged until the callback has run: it is read when it is sent, perhaps twice.
 // -EAGAIN: the library's own queue holds twice the window; call sonic_process first.
 SONIC_API int sonic_submit(sonic_t *s, const sonic_request_t *request, uint64_t *id);
+// Memory for inputs, page-aligned: workers on this host read it where it is, so that what is laid
+// there is not copied on its way (floating-point inputs over 16 KiB; anything else, and memory over
+// window_bytes in all, is sent like other memory). NULL: none. Given back before sonic_close, with
+// the size that was asked for, when no request uses it any more.
+SONIC_API void *sonic_alloc(sonic_t *s, size_t bytes);
+SONIC_API void sonic_free(sonic_t *s, void *data, size_t bytes);
 // Asks for a request to be forgotten. Its callback still runs, once: CANCELLED, or with its result.
 SONIC_API int sonic_cancel(sonic_t *s, uint64_t id);
 

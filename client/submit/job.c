@@ -50,8 +50,10 @@ struct job {
 struct chunk {
     struct job *job;
     uint64_t index;
-    uint64_t bytes; // of converted copies
-    void *copies[SONIC_MAX_TENSORS];
+    struct copy {
+        void *data;
+        size_t bytes;
+    } copies[SONIC_MAX_TENSORS]; // of inputs that had to be converted
 };
 
 static int fail(struct job *j, int status, const char *fmt, ...)
@@ -237,9 +239,10 @@ static int commit(struct job *j)
 
 static void free_chunk(struct chunk *c)
 {
-    c->job->in_flight_bytes -= c->bytes;
-    for (unsigned i = 0; i < c->job->ninputs; i++)
-        free(c->copies[i]);
+    for (unsigned i = 0; i < c->job->ninputs; i++) {
+        c->job->in_flight_bytes -= c->copies[i].bytes;
+        sonic_free(c->job->s, c->copies[i].data, c->copies[i].bytes);
+    }
     free(c);
 }
 
@@ -311,16 +314,16 @@ static int fill_tensor(struct job *j, struct chunk *c, unsigned i, uint64_t row,
     const uint8_t *data = n->data + row * elements * dtype_bytes(n->header.dtype);
     t->bytes = (size_t)(rows * elements * dtype_bytes(io->type));
     t->data = data;
-    if (!convert_needed(n->header.dtype, n->header.big_endian, io->type))
+    if (t->bytes == 0 || !convert_needed(n->header.dtype, n->header.big_endian, io->type))
         return 0;
     size_t at;
-    c->copies[i] = malloc(t->bytes ? t->bytes : 1);
-    if (!c->copies[i])
+    void *copy = sonic_alloc(j->s, t->bytes);
+    if (!copy)
         return fail(j, EXIT_INTERNAL, "out of memory");
-    c->bytes += t->bytes;
+    c->copies[i] = (struct copy){copy, t->bytes};
     j->in_flight_bytes += t->bytes;
-    t->data = c->copies[i];
-    if (!convert(c->copies[i], io->type, data, n->header.dtype, n->header.big_endian,
+    t->data = copy;
+    if (!convert(copy, io->type, data, n->header.dtype, n->header.big_endian,
                  (size_t)(rows * elements), &at))
         return fail(j, EXIT_BAD_INPUT,
                     "%s: the value at row %" PRIu64 " does not fit %s, which "

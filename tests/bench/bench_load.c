@@ -93,7 +93,7 @@ static int make_inputs(struct run *r, const struct load *l)
                 t->dims[d + 1] = m->inputs[k].dims[d] > 0 ? (uint64_t)m->inputs[k].dims[d] : 1;
                 bytes *= t->dims[d + 1];
             }
-            float *data = malloc(bytes + 4);
+            float *data = sonic_alloc(r->sonic, bytes);
             for (uint64_t e = 0; data && e < bytes / 4; e++)
                 data[e] = (float)(e % 97) / 97;
             t->data = data;

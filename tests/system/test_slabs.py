@@ -62,6 +62,23 @@ def test_large_inputs_stay_in_place(wide, rows, tmp_path):
     wait_until(lambda: mapped(worker) == mapped(broker) == 0, "the slab to be unmapped")
 
 
+def test_converted_inputs_are_laid_there_at_once(wide, tmp_path):
+    """float64 becomes float32 in the slab; a second job of the same handle finds all of it free again."""
+    wide.start_broker()
+    wide.start_worker()
+    array = np.random.default_rng(1).random((300, VALUES))
+    sources = [tmp_path / f"{n}.npy" for n in range(2)]
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for source in sources:
+        np.save(source, array)
+    done = wide.submit("wide", sources[0], folder, "--input", sources[1], "--batch", 1, "--window", 8)
+    assert done.returncode == 0, done.stderr
+    for source in sources:
+        assert np.array_equal(np.load(folder / source.name), array.astype(np.float32))
+    assert status_value(wide, "in_place") > 400
+
+
 def test_small_inputs_need_no_slab(farm, rows, tmp_path):
     farm.start_broker()
     farm.start_worker()

@@ -30,7 +30,7 @@ struct stage {
     struct wire_header *header;
     struct payload *payload;
     struct message message;
-    uint64_t epoch, session;
+    uint64_t epoch, session, slab_bytes_max;
     sonic_t *sonic;
     // What the callbacks were given, in their order.
     unsigned nresults;
@@ -144,6 +144,7 @@ static inline void welcome(struct stage *t, uint32_t requests, uint64_t bytes)
                                   .grant_requests = requests,
                                   .grant_bytes = bytes,
                                   .request_bytes_max = UINT64_MAX,
+                                  .slab_bytes_max = t->slab_bytes_max,
                                   .beat_ms = 2000};
     wire_begin_welcome(t->header, &fields);
     broker_send(t);

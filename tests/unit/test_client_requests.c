@@ -6,6 +6,9 @@
 #include <errno.h>
 #include <poll.h>
 
+#include "common/side.h"
+#include "common/slab.h"
+
 #define LARGE (1u << 20)
 
 static void start(struct stage *t)
@@ -312,6 +315,112 @@ static void test_what_a_broker_should_not_send_is_passed_over(void **state)
     assert_int_equal(t->results[0].noutputs, 0);
 }
 
+// ---- inputs in shared memory
+// ---------------------------------------------------------------------
+
+// Takes the slab that the client offers, as number 5, and maps it.
+static struct slab *take_slab(struct stage *t, int listener)
+{
+    uint64_t until_us = clock_now_us() + PATIENCE_US;
+    uint8_t packet[SIDE_PACKET_MAX];
+    char why[256];
+    size_t len;
+    int fd = -1, connection = -1;
+    while (fd < 0 && clock_now_us() < until_us) {
+        sonic_process(t->sonic, 1);
+        if (connection < 0)
+            connection = side_accept(listener);
+        else
+            side_receive(connection, packet, sizeof(packet), &len, &fd);
+    }
+    struct wire_message *m;
+    assert_true(fd >= 0);
+    close(connection);
+    assert_int_equal(wire_decode(t->decoder, packet, len, WIRE_FROM_CLIENT, &m), WIRE_OK);
+    struct slab *slab = slab_map(fd, m->fields.offer.bytes, why, sizeof(why));
+    assert_non_null(slab);
+    struct wire_taken fields = {.epoch = t->epoch, .slab = 5};
+    wire_begin_taken(t->header, &fields);
+    broker_send(t);
+    return slab;
+}
+
+static void submit_floats(struct stage *t, const float *data, uint64_t n)
+{
+    sonic_tensor_t input = {SONIC_TYPE_FP32, 2, {1, n}, data, n * sizeof(float)};
+    sonic_request_t r = request_of(t, "echo", &input);
+    assert_int_equal(sonic_submit(t->sonic, &r, NULL), 0);
+}
+
+static void test_inputs_laid_in_shared_memory_are_read_there(void **state)
+{
+    struct stage *t = *state;
+    t->slab_bytes_max = 256u << 20;
+    int listener = side_listen(t->endpoint);
+    start(t);
+    float *data = sonic_alloc(t->sonic, LARGE), *other = sonic_alloc(t->sonic, LARGE);
+    assert_int_equal((uintptr_t)data % 4096, 0);
+    assert_true(other >= data + LARGE / 4 || data >= other + LARGE / 4);
+    data[0] = 1;
+    submit_floats(t, data, LARGE / 4); // in a frame: nobody has taken the slab
+    struct slab *slab = take_slab(t, listener);
+    struct wire_message *m = expect(t, WIRE_SUBMIT);
+    assert_int_not_equal(m->items.submit[0].tensors.at[0].place, TENSOR_IN_SLAB);
+    idle(t, 20); // TAKEN
+    data[16] = 2;
+    submit_floats(t, data, LARGE / 4);
+    submit_floats(t, data + 16, LARGE / 4 - 16); // a part of it, on a boundary
+    submit_floats(t, data + 1, LARGE / 4 - 1);   // no place that could be told: copied
+    for (unsigned i = 0; i < 3;) {
+        m = expect(t, WIRE_SUBMIT);
+        for (unsigned k = 0; k < m->nitems; k++, i++) {
+            const struct tensor *in = &m->items.submit[k].tensors.at[0];
+            const float *there = slab_tensor(slab, in);
+            assert_int_equal(in->place, TENSOR_IN_SLAB);
+            assert_non_null(there);
+            data[16] = 3; // in place it is the caller's own memory, in a copy it is not
+            assert_true(there[i == 0 ? 16 : i == 1 ? 0 : 15] == (i == 2 ? 2 : 3));
+            data[16] = 2;
+        }
+    }
+    for (uint64_t id = 1; id <= 4; id++)
+        answer(t, id, SONIC_STATUS_OK);
+    wait_results(t, 4);
+    sonic_free(t->sonic, data, LARGE);
+    assert_ptr_equal(sonic_alloc(t->sonic, LARGE), data); // lent again, not lost
+    sonic_free(t->sonic, data, LARGE);
+    sonic_free(t->sonic, other, LARGE);
+    slab_unref(slab);
+    side_close(listener, t->endpoint);
+}
+
+static void test_memory_for_inputs_has_no_end_at_the_window(void **state)
+{
+    struct stage *t = *state;
+    float *at[4];
+    broker_up(t, 7);
+    open_handle(t, (sonic_options_t){.window_bytes = 2 * LARGE});
+    for (unsigned i = 0; i < 4; i++) { // before any broker was heard, and twice what can be shared
+        at[i] = sonic_alloc(t->sonic, LARGE);
+        assert_non_null(at[i]);
+        memset(at[i], (int)i, LARGE);
+    }
+    assert_null(sonic_alloc(t->sonic, SIZE_MAX));
+    float *small = sonic_alloc(t->sonic, 4);
+    assert_non_null(small);
+    welcome(t, 1000, 64u << 20);
+    submit_floats(t, at[3], LARGE / 4);
+    struct wire_message *m = expect(t, WIRE_SUBMIT);
+    const uint8_t *got = message_tensor(&t->message, &m->items.submit[0].tensors.at[0]);
+    assert_int_equal(got[LARGE - 1], 3);
+    answer(t, 1, SONIC_STATUS_OK);
+    wait_results(t, 1);
+    for (unsigned i = 0; i < 4; i++)
+        sonic_free(t->sonic, at[i], LARGE);
+    sonic_free(t->sonic, small, 4);
+    sonic_free(t->sonic, NULL, 4);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -328,6 +437,8 @@ int main(void)
         TEST(test_the_fd_tells_when_there_is_work),
         TEST(test_a_callback_may_submit),
         TEST(test_what_a_broker_should_not_send_is_passed_over),
+        TEST(test_inputs_laid_in_shared_memory_are_read_there),
+        TEST(test_memory_for_inputs_has_no_end_at_the_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
