@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "worker/device/pipe.h"
+#include "worker/device/timeline.h"
 #include "worker/executors/cuda/layout.h"
 #include "worker/executors/cuda/process/lanes.h"
 #include "worker/executors/cuda/process/runtime.h"
@@ -41,7 +42,8 @@ struct device {
     uint32_t nslots;
     struct device_slot slots[PIPE_SLOTS_MAX];
     _Atomic(struct device_model *) models[PIPE_MODELS_MAX];
-    atomic_ullong busy_until_ns; // by the process's clock: when the last batch was computed
+    pthread_mutex_t busy_lock;
+    struct timeline busy; // by the process's clock, with the device's own lengths
 };
 
 // One way to compute a model. Its functions say in `why` what and where, without the device's name.

@@ -167,6 +167,7 @@ int device_open(struct device *d, const char *which, uint32_t slots, char *why, 
 {
     int e = CUDA_OK;
     d->nslots = slots;
+    pthread_mutex_init(&d->busy_lock, NULL);
     // Streams share so many queues to the GPU, where one may wait for another without need.
     setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
     int rc = choose(d, which, why, size);

@@ -108,14 +108,15 @@ static void account(struct device *d, const struct device_slot *s, struct pipe_d
     uint64_t now_ns = clock_now_us() * 1000;
     uint64_t compute_ns = between_ns(s->compute_begins, s->compute_done);
     uint64_t read_ns = between_ns(s->compute_done, s->out_done);
-    unsigned long long end_ns = now_ns - read_ns, before = atomic_load(&d->busy_until_ns);
-    uint64_t start_ns = end_ns - compute_ns;
+    uint64_t end_ns = now_ns - read_ns;
     done->write_ns += between_ns(s->in_begins, s->in_done);
     done->kernel_ns += compute_ns;
     done->read_ns += read_ns;
-    done->idle_ns += before && start_ns > before ? start_ns - before : 0;
-    while (end_ns > before && !atomic_compare_exchange_weak(&d->busy_until_ns, &before, end_ns))
-        ;
+    if (compute_ns == 0)
+        return;
+    pthread_mutex_lock(&d->busy_lock);
+    done->idle_ns += timeline_add(&d->busy, end_ns - compute_ns, end_ns);
+    pthread_mutex_unlock(&d->busy_lock);
 }
 
 enum device_outcome device_end(struct device *d, uint32_t slot, struct pipe_done *done)
