@@ -17,11 +17,12 @@ SHIFT_MAX = 30
 MULT_MAX = (1 << 31) - MULT_UNIT
 
 
-def quantise(network, x, bits=8):
-    """The Plan of a folded Network, calibrated on x float32 [rows, ...]; in 8 or 16 bits (wide.py)."""
+def quantise(network, x, bits=8, room=1.25):
+    """The Plan of a folded Network, calibrated on x float32 [rows, ...]; in 8 or 16 bits (wide.py), these
+    with ranges `room` times those of the calibration rows."""
     if bits == 16:
         from overlay.wide_quantise import WideQuantiser
-        return WideQuantiser(network, x).plan
+        return WideQuantiser(network, x, room).plan
     return Quantiser(network, x).plan
 
 
@@ -31,8 +32,8 @@ class Quantiser:
     BITS = 8
     KIND = ""
 
-    def __init__(self, network, x):
-        self.network = network
+    def __init__(self, network, x, room=1.0):
+        self.network, self.room = network, room
         value = network.input_value
         reals = {value: floats.stored_input(network, x)}
         scale, zero = self.choose(reals[value])

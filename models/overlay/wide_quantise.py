@@ -7,7 +7,6 @@ from overlay.integers import HIGH16, LOW16
 from overlay.network import Unmappable
 from overlay.quantise import Quantiser
 
-ROOM = 1.25  # a range over that of the calibration rows
 EXACT_BITS = 52  # sums × multipliers stay below 2^52: float64 holds them, and int64 all the more
 MULT_BITS = 23
 OPERAND_MULT_MAX = (1 << 31) - 1
@@ -67,7 +66,7 @@ class WideQuantiser(Quantiser):
 
     def choose(self, x):
         """(scale, zero) of a value: its range and some room."""
-        low, high = min(0.0, ROOM * float(x.min())), max(0.0, ROOM * float(x.max()))
+        low, high = min(0.0, self.room * float(x.min())), max(0.0, self.room * float(x.max()))
         if low == high:
             return 1.0, 0
         levels = HIGH16 - LOW16 - (256 if low < 0 else 0)  # the zero is rounded to a multiple of 256
