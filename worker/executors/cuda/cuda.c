@@ -7,18 +7,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "worker/device/child.h"
+#include "worker/device/share.h"
 #include "worker/executors/cuda/layout.h"
 #include "worker/executors/executors.h"
 
 // One batch computes, one is copied in, one out, one is gathered.
 #define SLOTS 4u
 #define AHEAD 3u
-// Well under the broker's --lease, which would take the whole worker for hung.
-#define LIMIT_MS 20000
 
 static const struct child_kind CHILD = {
     "sonic-device-cuda",
@@ -43,8 +40,7 @@ struct executor_model {
     struct model_config config;
     struct cuda_layout layout;
     uint32_t number;
-    int memory_fd, limit_ms;
-    uint8_t *memory;
+    struct device_share share;
     pthread_mutex_t lock;
     struct place *free_places; // under the lock
     struct place *places;      // the first are the slots' own, the others on the list
@@ -127,28 +123,10 @@ static int probe(const char *argument, struct device_info *info, char *why, size
 
 static void unload(struct executor_model *m)
 {
-    if (m->memory)
-        munmap(m->memory, m->layout.bytes);
-    if (m->memory_fd >= 0)
-        close(m->memory_fd);
+    device_share_end(&m->share);
     pthread_mutex_destroy(&m->lock);
     free(m->places);
     free(m);
-}
-
-static int share_memory(struct executor_model *m, char *why, size_t size)
-{
-    uint64_t bytes = m->layout.bytes;
-    m->memory_fd = memfd_create("sonic-device", MFD_CLOEXEC);
-    if (m->memory_fd >= 0 && ftruncate(m->memory_fd, (off_t)bytes) == 0) {
-        void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, m->memory_fd, 0);
-        m->memory = at == MAP_FAILED ? NULL : at;
-    }
-    if (m->memory)
-        return 0;
-    snprintf(why, size, "model %s: no memory for %u slots, %llu bytes together: %s", m->config.name,
-             m->device->slots, (unsigned long long)bytes, strerror(errno));
-    return -ENOMEM;
 }
 
 static int make_places(struct executor_model *m, char *why, size_t size)
@@ -167,24 +145,6 @@ static int make_places(struct executor_model *m, char *why, size_t size)
     return 0;
 }
 
-static int take_limit(struct executor_model *m, char *why, size_t size)
-{
-    const char *text = model_config_parameter(&m->config, "sonic_device_timeout_ms");
-    char *end;
-    m->limit_ms = LIMIT_MS;
-    if (!text)
-        return 0;
-    long n = strtol(text, &end, 10);
-    if (!*text || *end || n < 1 || n > 3600000) {
-        snprintf(why, size,
-                 "model %s: sonic_device_timeout_ms is \"%s\"; 1 to 3600000 are possible",
-                 m->config.name, text);
-        return -EINVAL;
-    }
-    m->limit_ms = (int)n;
-    return 0;
-}
-
 static int load(struct executor_device *d, const struct model_entry *entry,
                 struct executor_model **out, uint64_t *memory_bytes, char *why, size_t size)
 {
@@ -196,18 +156,16 @@ static int load(struct executor_device *d, const struct model_entry *entry,
     }
     m->device = d;
     m->config = entry->config;
-    m->memory_fd = -1;
+    m->share.fd = -1;
     m->number = d->nmodels;
     pthread_mutex_init(&m->lock, NULL);
-    int rc = take_limit(m, why, size);
+    int rc = cuda_layout_make(&m->layout, &m->config, d->slots, why, size);
     if (rc == 0)
-        rc = cuda_layout_make(&m->layout, &m->config, d->slots, why, size);
-    if (rc == 0)
-        rc = share_memory(m, why, size);
+        rc = device_share_begin(&m->share, &m->config, m->layout.bytes, 1, why, size);
     if (rc == 0)
         rc = make_places(m, why, size);
     if (rc == 0)
-        rc = child_load(d->child, m->number, entry, m->memory_fd, &ready, why, size);
+        rc = child_load(d->child, m->number, entry, m->share.fd, &ready, why, size);
     if (rc != 0) {
         unload(m);
         return rc;
@@ -227,7 +185,7 @@ static void *input_room(struct executor_model *m, uint32_t slot, uint32_t input,
     const struct cuda_layout *l = &m->layout;
     if (bytes > l->input_row[input] * l->rows)
         return NULL;
-    return m->memory + cuda_layout_input(l, slot, input);
+    return m->share.memory + cuda_layout_input(l, slot, input);
 }
 
 // Inputs that somebody has laid elsewhere. False: they are larger than any batch.
@@ -289,7 +247,7 @@ static void describe_outputs(struct executor_model *m, const uint8_t *base, uint
 // Lets the results leave from their place; those in the slot's own from a copy.
 static bool bring_out(struct executor_model *m, struct place *p, struct execution *x)
 {
-    const uint8_t *at = m->memory + cuda_layout_output(&m->layout, p->index, 0);
+    const uint8_t *at = m->share.memory + cuda_layout_output(&m->layout, p->index, 0);
     if (p->index >= m->device->slots) {
         describe_outputs(m, at, 0, x);
         x->outputs_owner = p;
@@ -325,7 +283,7 @@ static enum executor_outcome execute(struct executor_model *m, uint32_t slot, st
     struct place *p = take_place(m, slot);
     struct pipe_run run = {m->number, x->rows, p->index};
     uint64_t generation = child_hold(child);
-    bool ran = child_run(child, slot, &run, m->limit_ms, &done);
+    bool ran = child_run(child, slot, &run, m->share.limit_ms, &done);
     child_release(child);
     if (ran && done.outcome == PIPE_OK && bring_out(m, p, x))
         return EXECUTOR_OK;

@@ -6,19 +6,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-#include "common/checked.h"
+#include "worker/device/child.h"
+#include "worker/device/share.h"
 #include "worker/executors/executors.h"
 #include "worker/executors/opencl/bundle.h"
-#include "worker/device/child.h"
 #include "worker/executors/opencl/convert.h"
 
 // Two would hide the copies behind the kernel; four also a client that lags (fpga.md's servers).
 #define SLOTS 4u
-// Well under the broker's --lease, which would take the whole worker for hung.
-#define LIMIT_MS 20000
 
 static const struct child_kind CHILD = {
     "sonic-device-opencl",
@@ -35,8 +31,7 @@ struct executor_model {
     struct model_config config;
     struct bundle bundle;
     uint32_t number;
-    int memory_fd, limit_ms;
-    uint8_t *memory;
+    struct device_share share;
     uint64_t slot_bytes;
     bool reconfigured, guarded;
 };
@@ -118,48 +113,9 @@ static bool serves(const struct model_entry *entry)
 
 static void unload(struct executor_model *m)
 {
-    if (m->memory)
-        munmap(m->memory, m->slot_bytes * m->device->slots);
-    if (m->memory_fd >= 0)
-        close(m->memory_fd);
+    device_share_end(&m->share);
     bundle_deinit(&m->bundle);
     free(m);
-}
-
-// All slots' buffers, in memory that the device process maps too.
-static int share_memory(struct executor_model *m, char *why, size_t size)
-{
-    uint64_t bytes;
-    m->slot_bytes = bundle_slot_bytes(&m->bundle);
-    m->memory_fd = memfd_create("sonic-device", MFD_CLOEXEC);
-    if (m->memory_fd >= 0 && checked_mul(m->slot_bytes, m->device->slots, &bytes) &&
-        bytes <= INT64_MAX && ftruncate(m->memory_fd, (off_t)bytes) == 0) {
-        void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, m->memory_fd, 0);
-        m->memory = at == MAP_FAILED ? NULL : at;
-    }
-    if (m->memory)
-        return 0;
-    snprintf(why, size, "%s: no memory for %u slots of %llu bytes: %s", m->bundle.dir,
-             m->device->slots, (unsigned long long)m->slot_bytes, strerror(errno));
-    return -ENOMEM;
-}
-
-static int take_limit(struct executor_model *m, char *why, size_t size)
-{
-    const char *text = model_config_parameter(&m->config, "sonic_device_timeout_ms");
-    char *end;
-    m->limit_ms = LIMIT_MS;
-    if (!text)
-        return 0;
-    long n = strtol(text, &end, 10);
-    if (!*text || *end || n < 1 || n > 3600000) {
-        snprintf(why, size,
-                 "model %s: sonic_device_timeout_ms is \"%s\"; 1 to 3600000 are possible",
-                 m->config.name, text);
-        return -EINVAL;
-    }
-    m->limit_ms = (int)n;
-    return 0;
 }
 
 static int load(struct executor_device *d, const struct model_entry *entry,
@@ -173,15 +129,14 @@ static int load(struct executor_device *d, const struct model_entry *entry,
     }
     m->device = d;
     m->config = entry->config;
-    m->memory_fd = -1;
+    m->share.fd = -1;
     m->number = d->nmodels;
-    int rc = take_limit(m, why, size);
+    int rc = bundle_read(&m->bundle, entry->dir, &m->config, why, size);
+    m->slot_bytes = rc == 0 ? bundle_slot_bytes(&m->bundle) : 0;
     if (rc == 0)
-        rc = bundle_read(&m->bundle, entry->dir, &m->config, why, size);
+        rc = device_share_begin(&m->share, &m->config, m->slot_bytes, d->slots, why, size);
     if (rc == 0)
-        rc = share_memory(m, why, size);
-    if (rc == 0)
-        rc = child_load(d->child, m->number, entry, m->memory_fd, &ready, why, size);
+        rc = child_load(d->child, m->number, entry, m->share.fd, &ready, why, size);
     if (rc != 0) {
         unload(m);
         return rc;
@@ -272,13 +227,13 @@ static bool run_guarded(struct executor_model *m, uint32_t slot, const struct pi
                         struct pipe_done *done)
 {
     struct child *child = m->device->child;
-    uint8_t *memory = m->memory + slot * m->slot_bytes;
+    uint8_t *memory = m->share.memory + slot * m->slot_bytes;
     const char *output = NULL;
     if (!m->guarded)
-        return child_run(child, slot, run, m->limit_ms, done);
+        return child_run(child, slot, run, m->share.limit_ms, done);
     for (size_t i = 0; i < sizeof(GUARDS); i++) {
         guard(m, memory, run->rows, GUARDS[i]);
-        if (!child_run(child, slot, run, m->limit_ms, done))
+        if (!child_run(child, slot, run, m->share.limit_ms, done))
             return false;
         output = untouched(m, memory, run->rows, GUARDS[i]);
         if (!output)
@@ -295,7 +250,7 @@ static enum executor_outcome run_part(struct executor_model *m, uint32_t slot, u
                                       uint32_t n, struct execution *x)
 {
     struct child *child = m->device->child;
-    uint8_t *memory = m->memory + slot * m->slot_bytes;
+    uint8_t *memory = m->share.memory + slot * m->slot_bytes;
     struct pipe_run run = {m->number, n, 0};
     struct pipe_done done;
     uint64_t generation = child_hold(child);
