@@ -114,9 +114,9 @@ void *sonic_alloc(sonic_t *s, size_t bytes)
     uint64_t offset = EXTENTS_NONE, whole;
     if (bytes == 0 || !checked_align(bytes, EXTENTS_ALIGN, &whole))
         return NULL;
-    // Made before a broker said how much it takes: with one that takes less, inputs travel in
-    // frames.
-    if (bytes > SONIC_PACK_BYTES_MAX && (s->slab || make_slab(s, SONIC_SLAB_BYTES_MAX)))
+    // Before a broker said how much it takes: with one that takes less, inputs travel in frames.
+    uint64_t bytes_max = s->slab_bytes_max ? s->slab_bytes_max : SONIC_SLAB_BYTES_MAX;
+    if (bytes > SONIC_PACK_BYTES_MAX && (s->slab || make_slab(s, bytes_max)))
         offset = extents_take(s->room, bytes);
     if (offset != EXTENTS_NONE)
         return (char *)slab_data(s->slab) + offset;
